@@ -1,0 +1,85 @@
+"""Contradictions between settings that are each valid alone, all found together.
+
+Each problem names the place (`forging.lambda_ramp_steps`) so that a person can go straight to the line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from forge.config.models import PHASE_NAMES, ForgeTrainingConfig, PipelineConfig, TrainingConfig
+
+Problem = tuple[str, str]
+
+
+def contradictions(config: PipelineConfig) -> list[Problem]:
+    """Every contradiction as (place, sentence); empty when the configuration can run."""
+    return [
+        *_model_problems(config),
+        *_training_problems("pretrain", config.pretrain, config),
+        *_training_problems("forging", config.forging, config),
+        *_forging_problems(config.forging),
+        *_phase_problems(config),
+    ]
+
+
+def parameter_count(config: PipelineConfig) -> int:
+    """Parameters of the decoder, embeddings included (tied with the head, so counted once)."""
+    m = config.model
+    attention = 4 * m.d_model * m.d_model
+    feed_forward = 3 * m.d_model * m.d_ff
+    norms = 2 * m.d_model
+    if m.qk_norm:
+        norms += 2 * (m.d_model // m.n_heads)
+    if m.sub_norm:
+        norms += m.d_model + m.d_ff
+    return m.vocab_size * m.d_model + m.n_layers * (attention + feed_forward + norms) + m.d_model
+
+
+def _model_problems(config: PipelineConfig) -> Iterator[Problem]:
+    m, data = config.model, config.data
+    if m.d_model % m.n_heads:
+        yield "model.n_heads", f"d_model {m.d_model} is not divisible by n_heads {m.n_heads}"
+    elif (m.d_model // m.n_heads) % 2:
+        yield "model.n_heads", f"head size {m.d_model // m.n_heads} is odd; rotary embeddings need an even one"
+    if data.seq_len > m.max_seq_len:
+        yield "data.seq_len", f"{data.seq_len} is longer than model.max_seq_len {m.max_seq_len}"
+    if data.dev_fraction + data.test_fraction >= 0.5:
+        yield "data.test_fraction", "dev_fraction and test_fraction together leave less than half for training"
+
+
+def _training_problems(place: str, training: TrainingConfig, config: PipelineConfig) -> Iterator[Problem]:
+    if training.batch_size % training.micro_batch:
+        yield (
+            f"{place}.micro_batch",
+            f"{training.micro_batch} does not divide batch_size {training.batch_size}",
+        )
+    if training.warmup_steps >= training.steps:
+        yield f"{place}.warmup_steps", f"{training.warmup_steps} warm-up steps leave nothing of {training.steps}"
+    filter_ = training.grokfast
+    budget = config.runtime.vram_budget_gb
+    if filter_ is not None and filter_.kind == "ma" and budget is not None:
+        needed = filter_.window * parameter_count(config) * 4 / 1e9
+        if needed > budget:
+            yield (
+                f"{place}.grokfast.window",
+                f"{filter_.window} gradients need {needed:.1f} GB, the budget is {budget:g} GB; use kind: ema",
+            )
+
+
+def _forging_problems(forging: ForgeTrainingConfig) -> Iterator[Problem]:
+    if forging.ste_enabled and not forging.quantization_aware:
+        yield "forging.ste_enabled", "there is nothing to bridge with quantization_aware: false; set it to false too"
+    if forging.quantization_aware and forging.lambda_ramp_steps >= forging.steps:
+        yield (
+            "forging.lambda_ramp_steps",
+            f"a ramp of {forging.lambda_ramp_steps} steps never reaches 1 in {forging.steps} steps",
+        )
+
+
+def _phase_problems(config: PipelineConfig) -> Iterator[Problem]:
+    order = [PHASE_NAMES.index(name) for name in config.phases]
+    if order != sorted(set(order)):
+        yield "phases", f"phases run once each, in the order {', '.join(PHASE_NAMES)}"
+    if config.phases and config.phases[0] != PHASE_NAMES[0]:
+        yield "phases", f"{config.phases[0]} needs a model: start with {PHASE_NAMES[0]}"

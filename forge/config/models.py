@@ -1,0 +1,190 @@
+"""The frozen configuration of a pipeline: typed settings, one docstring under every field.
+
+A configuration is complete when it is loaded: nothing is filled in later, so the copy in
+`session.yaml` says exactly what ran. Contradictions are found together, in `forge.config.check`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+PHASE_NAMES: tuple[str, ...] = ("pretrain", "forging")
+"""The phases that exist, in pipeline order."""
+
+
+class Settings(BaseModel):
+    """Base of every settings model: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class ModelConfig(Settings):
+    """Shape of the causal decoder."""
+
+    vocab_size: int = Field(2048, ge=260, le=65_536)
+    """Entries of the byte-level BPE vocabulary, special tokens included."""
+    d_model: int = Field(128, ge=16)
+    """Width of the residual stream."""
+    n_layers: int = Field(4, ge=1)
+    """Number of decoder blocks."""
+    n_heads: int = Field(4, ge=1)
+    """Attention heads; `d_model / n_heads` is the head size and must be even for RoPE."""
+    d_ff: int = Field(384, ge=16)
+    """Inner width of the SwiGLU feed-forward layer."""
+    max_seq_len: int = Field(128, ge=8)
+    """Longest sequence the rotary table covers, in tokens."""
+    rope_theta: float = Field(10_000.0, gt=0)
+    """Base of the rotary frequencies."""
+    norm_eps: float = Field(1e-5, gt=0)
+    """Epsilon inside every RMSNorm."""
+    qk_norm: bool = True
+    """RMSNorm on queries and keys before the rotation."""
+    sub_norm: bool = True
+    """SubLN: RMSNorm before the attention output and feed-forward output projections (BitNet b1.58).
+    Inserting it after pre-training costs more than the quantisation, so it is there from the start."""
+    window: int | None = Field(None, ge=1)
+    """Causal sliding window in tokens; null attends to the whole past."""
+
+
+class DataConfig(Settings):
+    """Which text is trained on, and how it is cut."""
+
+    corpus: str = "stdlib"
+    """`stdlib` (the Python standard library's own source) or `text:GLOB`."""
+    seq_len: int = Field(128, ge=8)
+    """Tokens in one training sequence."""
+    dev_fraction: float = Field(0.04, gt=0, lt=0.5)
+    """Share of the documents that curves, detectors and gates may look at."""
+    test_fraction: float = Field(0.04, gt=0, lt=0.5)
+    """Share of the documents read only for a phase's report."""
+    max_bytes: int | None = Field(None, ge=1)
+    """Use at most this many bytes of the corpus (whole documents, chosen by hash); null uses all."""
+
+
+class GrokfastConfig(Settings):
+    """Grokfast: amplify the slow part of the gradient (arXiv 2405.20233)."""
+
+    kind: Literal["ema", "ma"] = "ema"
+    """`ema`: exponential average; `ma`: mean of the last `window` gradients."""
+    alpha: float = Field(0.98, gt=0, lt=1)
+    """Decay of the exponential average."""
+    lamb: float = Field(2.0, ge=0)
+    """Strength: the filtered gradient is `g + lamb * average`."""
+    window: int = Field(100, ge=1)
+    """Length of the moving average; it costs `window` copies of the gradient."""
+
+
+class TrainingConfig(Settings):
+    """How one phase trains."""
+
+    steps: int = Field(400, ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(16, ge=1)
+    """Sequences in one optimiser step; out-of-memory handling never changes it."""
+    micro_batch: int = Field(16, ge=1)
+    """Sequences in one forward pass; must divide `batch_size`."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`: Muon on hidden matrices and AdamW on the rest; `adamw`: AdamW on everything."""
+    learning_rate: float = Field(3e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    muon_learning_rate: float = Field(0.02, gt=0)
+    """Peak learning rate of Muon (its original scale rule)."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates."""
+    muon_momentum: float = Field(0.95, ge=0, lt=1)
+    """Muon's momentum."""
+    weight_decay: float = Field(0.1, ge=0)
+    """Decoupled weight decay of the hidden matrices."""
+    weight_decay_until: float = Field(1.0, ge=0, le=1)
+    """Share of the steps after which weight decay is 0."""
+    schedule: Literal["constant", "cosine", "linear", "wsd"] = "wsd"
+    """Learning rate after the warm-up: constant, cosine, linear to the final ratio, or warm-up-stable-decay."""
+    warmup_steps: int = Field(40, ge=0)
+    """Steps of linear warm-up."""
+    decay_fraction: float = Field(0.3, gt=0, le=1)
+    """Share of the steps in which a `wsd` schedule decays."""
+    final_lr_ratio: float = Field(0.05, ge=0, le=1)
+    """Learning rate at the end, as a share of the peak."""
+    grad_clip: float | None = Field(1.0, gt=0)
+    """Largest gradient norm; null does not clip."""
+    grokfast: GrokfastConfig | None = None
+    """Gradient filter; null trains without."""
+    eval_every: int = Field(50, ge=1)
+    """Steps between two looks at the dev split."""
+    eval_tokens: int = Field(16_384, ge=128)
+    """Tokens of the dev split in one look; the report reads the whole test split up to `report_tokens`."""
+    report_tokens: int = Field(131_072, ge=128)
+    """Most tokens of the test split read for a report figure."""
+    max_skipped: int = Field(10, ge=0)
+    """Updates in a row that may be skipped for a NaN or infinite loss or gradient before the phase fails."""
+
+
+class ForgeTrainingConfig(TrainingConfig):
+    """Quantisation-aware training through a straight-through estimator (the Forging phase)."""
+
+    quantization_aware: bool = True
+    """Forward passes see ternary weights and quantised activations."""
+    ste_enabled: bool = True
+    """Bridge the rounding with the straight-through estimator; without it no gradient reaches latent weights."""
+    activation_bits: Literal[8] | None = 8
+    """Bits of per-token absmax activations; null leaves activations in full precision."""
+    lambda_start: float = Field(0.0, ge=0, le=1)
+    """Share of quantisation at the first step."""
+    lambda_ramp_steps: int = Field(50, ge=0)
+    """Steps in which the share of quantisation rises linearly to 1."""
+    freeze_full_precision: bool = False
+    """Freeze embeddings, norms and head, so that only ternary matrices can learn."""
+
+
+class RuntimeConfig(Settings):
+    """Where and how a session runs."""
+
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Autocast type; `auto` is bf16 (fp16 where the card lacks it) on CUDA and fp32 on the CPU."""
+    compile: bool | None = None
+    """`torch.compile`; null compiles on CUDA only."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads of the tensor library; null takes the machine's cores at the start and keeps that number."""
+    deterministic: bool = True
+    """Deterministic algorithms: exact resume on CUDA too, at some cost there."""
+    vram_budget_gb: float | None = Field(None, gt=0)
+    """Most GPU memory this process may take, in GB, the CUDA context included; null takes what is there."""
+    host: Literal["thread"] = "thread"
+    """Who runs the session: a thread of the program that started it."""
+    checkpoint_every: int = Field(100, ge=1)
+    """Steps between two checkpoints."""
+    keep_checkpoints: int = Field(3, ge=2)
+    """Newest checkpoints kept of each phase; never fewer than two."""
+
+
+class PipelineConfig(Settings):
+    """One session's whole configuration."""
+
+    name: str = "custom"
+    """Name of the preset, or of the file it was made from; a label only."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of every generator of the session."""
+    phases: tuple[str, ...] = PHASE_NAMES
+    """Phases to run, in pipeline order."""
+    model: ModelConfig = ModelConfig()
+    """Shape of the model."""
+    data: DataConfig = DataConfig()
+    """Text and splits."""
+    runtime: RuntimeConfig = RuntimeConfig()
+    """Device, memory and checkpoints."""
+    pretrain: TrainingConfig = TrainingConfig()
+    """Full-precision training from scratch."""
+    forging: ForgeTrainingConfig = ForgeTrainingConfig()
+    """Quantisation-aware training of the pre-trained model."""
+
+    @field_validator("phases")
+    @classmethod
+    def _known_phases(cls, phases: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in phases if name not in PHASE_NAMES]
+        if unknown or not phases:
+            raise ValueError(f"phases are {', '.join(PHASE_NAMES)}; got {', '.join(unknown) or 'none'}")
+        return phases

@@ -1,0 +1,119 @@
+"""What a phase is written against; no engine code, and no torch at import.
+
+A phase reads like the plain training script in a good paper's repository. Everything that makes it
+survivable (resume, pause, checkpoints, logging) is behind `PhaseContext`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    import random
+
+    import numpy as np
+    import torch
+    from torch import nn
+
+    from forge.config import ModelConfig, PipelineConfig
+
+
+class Stateful(Protocol):
+    """Anything whose whole state is a nested dict of tensors, numbers and strings."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as nested dicts, lists, tensors and JSON scalars."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any:
+        """Take over a state that `state_dict` gave."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model handed to a phase: weights in memory, and where they came from."""
+
+    id: str
+    module: nn.Module
+    config: ModelConfig
+    tokenizer: Path
+    """The `tokenizer.json` that the model was trained with."""
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ProducedModel:
+    """A model that a phase made; the engine writes it to disk and into the registry."""
+
+    name: str
+    module: nn.Module
+    config: ModelConfig
+    tokenizer: Path
+    metrics: Mapping[str, float]
+    parents: Mapping[str, float] = field(default_factory=dict)
+    """Parent model id to its weight in the lineage."""
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PhaseResult:
+    """What a phase hands on: models, and a report of what was measured against which control."""
+
+    models: Sequence[ProducedModel]
+    report: Mapping[str, Any]
+
+
+class Generators(Protocol):
+    """The only sources of randomness a phase may draw from; all of them are in the checkpoint."""
+
+    python: random.Random
+    numpy: np.random.Generator
+    torch: torch.Generator
+
+
+class PhaseContext(Protocol):
+    """Everything a phase needs from the engine."""
+
+    session_id: str
+    config: PipelineConfig
+    device: torch.device
+    cache: Path
+    """Where tokenised corpora are kept, shared by all sessions."""
+    rng: Generators
+
+    def steps(self, total: int, state: Stateful) -> Iterator[int]:
+        """Steps `k … total-1`, from the checkpointed one on; pauses, stops and checkpoints between them.
+
+        Restores `state` before the first step when this phase run is resumed.
+        """
+        ...
+
+    def log(self, step: int, /, **metrics: float) -> None:
+        """Record metrics of a step; never blocks. NaN and infinities are kept."""
+        ...
+
+    def event(self, kind: str, message: str, *, step: int | None = None, level: str = "info") -> None:
+        """Record something a person should see, once, on the chart and in the log."""
+        ...
+
+    def status(self, message: str) -> None:
+        """Say what is going on outside the step loop (preparing data, evaluating)."""
+        ...
+
+
+class Phase(Protocol):
+    """One step of the pipeline."""
+
+    name: ClassVar[str]
+
+    def total_steps(self, inputs: Sequence[LoadedModel]) -> int:
+        """How many steps `run` will take, for progress and estimates."""
+        ...
+
+    def run(self, ctx: PhaseContext, inputs: Sequence[LoadedModel]) -> PhaseResult:
+        """Do the work; called again from the start after a resume, `ctx.steps` skips what is done."""
+        ...

@@ -1,0 +1,140 @@
+"""The home folder: the one place that knows where everything on disk lives.
+
+No other module builds a path below the home, so moving a file means changing one property here.
+Everything is private to its owner: folders 0700, databases 0600.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from forge.errors import HomeError
+
+MARKER = "session.yaml"
+# Names as /proc/mounts spells them. WAL needs shared memory between processes, which these do not give.
+NETWORK_FILESYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs", "ceph", "glusterfs", "fuse.glusterfs",
+     "lustre", "beegfs", "gpfs", "fuse.rclone", "fuse.s3fs"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SessionPaths:
+    """Where one session keeps its things; `root` is `sessions/<ulid>`."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The frozen configuration, and the marker that this folder is Forge's."""
+        return self.root / MARKER
+
+    @property
+    def metrics(self) -> Path:
+        """The session's own metric database."""
+        return self.root / "metrics.db"
+
+    @property
+    def log(self) -> Path:
+        """One JSON object a line: events, and what libraries print."""
+        return self.root / "log.jsonl"
+
+    @property
+    def lease(self) -> Path:
+        """The file whose lock means that somebody runs this session."""
+        return self.root / "lease"
+
+    def checkpoints(self, phase: str) -> Path:
+        """The folder of one phase's checkpoints."""
+        return self.root / "checkpoints" / phase
+
+    def model(self, model_id: str) -> Path:
+        """The folder of one produced model."""
+        return self.root / "models" / model_id
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder that holds registry, sessions, trash and cache."""
+
+    root: Path
+
+    @property
+    def registry(self) -> Path:
+        """The registry database."""
+        return self.root / "registry.db"
+
+    @property
+    def sessions(self) -> Path:
+        """The folder of all sessions."""
+        return self.root / "sessions"
+
+    @property
+    def trash(self) -> Path:
+        """Deleted sessions until they are purged."""
+        return self.root / "trash"
+
+    @property
+    def cache(self) -> Path:
+        """Tokenised corpora, keyed by content hash."""
+        return self.root / "cache"
+
+    def session(self, session_id: str) -> SessionPaths:
+        """Paths of one session. The id is one that Forge made, never a name typed by a person."""
+        return SessionPaths(self.sessions / session_id)
+
+
+def resolve_home(explicit: Path | None = None) -> Home:
+    """The home a person asked for: the argument, else `$FORGE_HOME`, else the user data directory."""
+    chosen = explicit or os.environ.get("FORGE_HOME") or platformdirs.user_data_dir("forge")
+    # realpath: the same database under two names would be two WAL files.
+    return Home(Path(os.path.realpath(Path(chosen).expanduser())))
+
+
+def prepare_home(home: Home) -> Home:
+    """Create the home and its folders with private permissions.
+
+    Raises:
+        HomeError: the folder cannot be created or written, or lies on a network file system.
+    """
+    try:
+        for folder in (home.root, home.sessions, home.trash, home.cache):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise HomeError(
+            f"cannot create the Forge home {home.root}: {error.strerror}. "
+            "Choose another folder with FORGE_HOME=/path or --home."
+        ) from error
+    if not os.access(home.root, os.W_OK | os.X_OK):
+        raise HomeError(
+            f"the Forge home {home.root} is not writable by you. "
+            "Fix its permissions or choose another folder with FORGE_HOME=/path."
+        )
+    kind = filesystem_type(home.root)
+    if kind in NETWORK_FILESYSTEMS:
+        raise HomeError(
+            f"the Forge home {home.root} is on a network file system ({kind}), where SQLite's WAL mode does not "
+            "work. Put the home on a local disk with FORGE_HOME=/path."
+        )
+    return home
+
+
+def filesystem_type(path: Path) -> str:
+    """The type of the file system that holds `path`, as /proc/mounts names it; "unknown" elsewhere."""
+    if sys.platform != "linux":
+        return "unknown"
+    best, kind = "", "unknown"
+    target = os.path.realpath(path)
+    with open("/proc/mounts", encoding="utf-8", errors="replace") as mounts:
+        for line in mounts:
+            _, point, fstype, *_ = line.split(" ")
+            point = point.replace("\\040", " ")
+            inside = target == point or target.startswith(point.rstrip("/") + "/")
+            if inside and len(point) >= len(best):
+                best, kind = point, fstype
+    return kind
