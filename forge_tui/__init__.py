@@ -1,4 +1,4 @@
-"""The terminal application: how a person drives Forge from a keyboard.
+"""The terminal application: a keyboard-driven view of, and control over, Forge sessions.
 
-It meets a run only in the registry, so it never imports torch and a stalled screen never slows a step.
+It meets training only in the registry: nothing here touches the phase loop, and torch is never imported.
 """

@@ -89,7 +89,8 @@ def _expand(arguments: Iterable[str]) -> Iterator[Path]:
 
 
 def _git_files(root: Path) -> list[Path]:
-    command = ["git", "ls-files", "-co", "--exclude-standard", "-z", "*.py"]
+    # Installed packages are not this project's functions, whatever the index says about them.
+    command = ["git", "ls-files", "-co", "--exclude-standard", "-z", "--", "*.py", ":(exclude).venv"]
     try:
         listing = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):

@@ -1,0 +1,191 @@
+"""Token shards: a corpus as numbers on disk, prepared once and mapped into memory by every run.
+
+`cache/<key>/{train,dev,test}.bin` (uint16, little endian), `tokenizer.json`, `corpus.json`. A shard is
+`eos doc eos doc … eos`. A folder under its final name is complete: it is written beside it, synced, and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from forge import durable
+from forge.config import DataConfig
+from forge.data.corpora import Corpus
+from forge.data.split import SPLITS, Split
+from forge.data.tokenizer import token_byte_strings
+from forge.errors import CorpusError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT = 1
+"""Raised by whatever changes the bytes of a shard for the same input: layout, split, duplicates, tokenizer."""
+TOKEN_TYPE = np.dtype("<u2")
+TOKENIZER_FILE = "tokenizer.json"
+INFO_FILE = "corpus.json"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class SplitInfo(_Record):
+    """Size of one split."""
+
+    documents: int
+    bytes: int
+    """UTF-8 bytes of the documents; what bits per byte divides by."""
+    tokens: int
+    """Tokens in the shard, the ends of documents included."""
+
+
+class HeldOutDocument(_Record):
+    """One document of dev or test, in the order of the shard."""
+
+    name: str
+    bytes: int
+
+
+class CorpusInfo(_Record):
+    """`corpus.json`: what the shards were made from; goes into the model card."""
+
+    format: int = FORMAT
+    key: str
+    """Name of the folder: a hash of everything that the shards depend on."""
+    spec: str
+    licence: str
+    python_version: str | None
+    corpus_hash: str
+    """SHA-256 over the sorted hashes of the documents found, duplicates included."""
+    vocab_size: int
+    """Tokens that exist; fewer than asked for where the text was too small to fill the vocabulary."""
+    tokenizer_sha256: str
+    splits: Mapping[Split, SplitInfo]
+    held_out: Mapping[Split, tuple[HeldOutDocument, ...]]
+    exact_duplicates: int
+    near_duplicates: int
+    skipped: Mapping[str, int]
+    """Files that were no usable text, by reason."""
+
+
+@dataclass(frozen=True)
+class TokenData:
+    """A prepared corpus: shards mapped into memory, and what they were made from."""
+
+    folder: Path
+    info: CorpusInfo
+    train: NDArray[np.uint16]
+    dev: NDArray[np.uint16]
+    test: NDArray[np.uint16]
+    token_lengths: NDArray[np.int64]
+    """(V,) UTF-8 bytes of each token; 0 for the end of a document."""
+
+    @property
+    def tokenizer(self) -> Path:
+        """The `tokenizer.json`; see `load_tokenizer`."""
+        return self.folder / TOKENIZER_FILE
+
+    def tokens(self, split: Split) -> NDArray[np.uint16]:
+        """The shard of a split, read-only."""
+        return {"train": self.train, "dev": self.dev, "test": self.test}[split]
+
+
+def cache_key(corpus: Corpus, data: DataConfig, vocab_size: int) -> str:
+    """Name of the folder for a corpus prepared this way; `seq_len` is no part, shards are cut when read."""
+    parts = {
+        "format": FORMAT,
+        "spec": corpus.spec,
+        "corpus": corpus.hash,
+        "python": corpus.python_version,
+        "dev_fraction": data.dev_fraction,
+        "test_fraction": data.test_fraction,
+        "max_bytes": data.max_bytes,
+        "vocab_size": vocab_size,
+        "tokenizers": metadata.version("tokenizers"),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8")).hexdigest()[:32]
+
+
+def open_shards(folder: Path) -> TokenData | None:
+    """Map a prepared corpus; None where there is none, or where it is not what its `corpus.json` says."""
+    try:
+        info = CorpusInfo.model_validate_json((folder / INFO_FILE).read_bytes())
+        tokenizer = (folder / TOKENIZER_FILE).read_bytes()
+        if info.format != FORMAT or info.key != folder.name or set(info.splits) != set(SPLITS):
+            return None
+        if hashlib.sha256(tokenizer).hexdigest() != info.tokenizer_sha256:
+            return None
+        lengths = [len(token) for token in token_byte_strings(tokenizer, folder / TOKENIZER_FILE)]
+        shards = {split: _map(shard_path(folder, split), info.splits[split].tokens) for split in SPLITS}
+    except (OSError, ValidationError, CorpusError, _WrongSizeError):
+        return None
+    return TokenData(folder, info, **shards, token_lengths=np.array(lengths, dtype=np.int64))
+
+
+def shard_path(folder: Path, split: Split) -> Path:
+    """The file of one split."""
+    return folder / f"{split}.bin"
+
+
+class _WrongSizeError(Exception):
+    """A shard that is not as long as `corpus.json` says."""
+
+
+def _map(path: Path, tokens: int) -> NDArray[np.uint16]:
+    if tokens < 1 or path.stat().st_size != tokens * TOKEN_TYPE.itemsize:
+        raise _WrongSizeError(path)
+    return np.memmap(path, dtype=TOKEN_TYPE, mode="r")
+
+
+@contextlib.contextmanager
+def sole_writer(cache: Path, key: str, status: Callable[[str], None]) -> Iterator[None]:
+    """Hold the right to write one folder of the cache, waiting for whoever holds it.
+
+    The lock goes with the process, so a dead writer blocks nobody. Its file stays: removing a lock file that
+    somebody may be opening would let two in.
+    """
+    durable.make_folder(cache)
+    descriptor = os.open(cache / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            status("waiting for another run that prepares the same corpus")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write_shards(
+    cache: Path, info: CorpusInfo, shards: Mapping[Split, NDArray[np.uint16]], tokenizer: bytes
+) -> Path:
+    """Write a prepared corpus under its key, replacing what is there; call it inside `sole_writer`."""
+    for leftover in cache.glob(f".{info.key}.tmp-*"):
+        durable.remove_tree(leftover)
+    temporary = cache / f".{info.key}.tmp-{secrets.token_hex(4)}"
+    durable.make_folder(temporary)
+    for split, tokens in shards.items():
+        durable.write_file(shard_path(temporary, split), tokens.astype(TOKEN_TYPE, copy=False).tobytes())
+    durable.write_file(temporary / TOKENIZER_FILE, tokenizer)
+    durable.write_file(temporary / INFO_FILE, info.model_dump_json(indent=1).encode("utf-8"))
+    durable.sync_folder(temporary)
+    folder = cache / info.key
+    if folder.exists() or folder.is_symlink():
+        # A run that still maps the damaged files keeps them until it lets go.
+        durable.remove_tree(folder)
+    durable.move(temporary, folder)
+    return folder

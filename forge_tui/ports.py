@@ -1,0 +1,50 @@
+"""What the screens ask of the engine, and of the clock; tests put fakes in their place.
+
+Every call of the engine may block for up to a second: it belongs in a thread worker, never on the event loop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from forge.config import PipelineConfig
+
+Clock = Callable[[], float]
+"""Seconds since the epoch."""
+
+wall_clock: Clock = time.time
+
+
+class EnginePort(Protocol):
+    """Start, steer and stop sessions."""
+
+    def create(self, config: PipelineConfig, name: str | None = None) -> str:
+        """Make a new session and return its id; nothing runs yet."""
+        ...
+
+    def host(self, session_id: str) -> None:
+        """Take the session's lease and run it in a thread of this process."""
+        ...
+
+    def request(self, session_id: str, kind: str, **args: object) -> None:
+        """Ask whoever runs the session to pause, resume, stop or checkpoint."""
+        ...
+
+    def resume(self, session_id: str) -> None:
+        """Let a paused session go on, or host one that had ended here."""
+        ...
+
+    def hosted(self) -> str | None:
+        """The session that a thread of this process runs, while that thread lives."""
+        ...
+
+    def reconcile(self) -> list[str]:
+        """Mark sessions whose owner died as interrupted; returns their ids."""
+        ...
+
+    def shutdown(self, *, keep_training: bool) -> None:
+        """Stop the hosted session at its next step with a checkpoint, or leave it running."""
+        ...

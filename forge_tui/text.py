@@ -1,0 +1,101 @@
+"""Text from outside, made fit for a terminal: the only door through which it may reach a widget.
+
+Whatever a name, note, log line or error message contains, no control character, escape sequence,
+direction mark or lone surrogate leaves this module; each is shown as the escape it is.
+"""
+
+from __future__ import annotations
+
+from unicodedata import category
+
+from rich.cells import cell_len
+from rich.text import Text
+
+_SHORT = {"\n": "\\n", "\r": "\\r", "\b": "\\b", "\f": "\\f", "\v": "\\v", "\0": "\\0"}
+ELLIPSIS = "…"
+
+Part = str | tuple[str, str] | Text
+"""A piece of a line: bare text, text with the name of a style, or an already safe `Text`."""
+
+
+def safe(text: object, width: int | None = None, style: str = "") -> Text:
+    """One line of `text`, harmless and never read as markup, at most `width` cells wide.
+
+    What cannot be printed is shown as an escape (`\\x1b`, `\\u202e`); what is cut ends in an ellipsis.
+    """
+    line = Text(clean(str(text)), style=style, no_wrap=True, end="")
+    if width is not None:
+        cut(line, width)
+    return line
+
+
+def safe_lines(text: object, width: int | None = None, limit: int = 50) -> list[Text]:
+    """The lines of a message that may have several, each made safe; at most `limit` of them."""
+    lines = str(text).splitlines() or [""]
+    shown = [safe(line, width) for line in lines[:limit]]
+    if len(lines) > limit:
+        shown.append(safe(f"({len(lines) - limit} more lines)", width))
+    return shown
+
+
+def compose(*parts: Part, width: int | None = None) -> Text:
+    """One line out of several parts, all of them made safe."""
+    line = Text(no_wrap=True, end="")
+    for part in parts:
+        if isinstance(part, Text):
+            line.append_text(part)
+        elif isinstance(part, tuple):
+            line.append(clean(part[0]), part[1])
+        else:
+            line.append(clean(part))
+    if width is not None:
+        cut(line, width)
+    return line
+
+
+def clean(text: str) -> str:
+    """`text` with everything unprintable replaced by a visible escape."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def cut(line: Text, width: int) -> None:
+    """Shorten `line` in place to at most `width` cells."""
+    if width <= 0:
+        line.truncate(0)
+    elif line.cell_len > width:
+        line.truncate(width - 1)
+        line.append(ELLIPSIS)
+
+
+def pad(line: Text, width: int) -> Text:
+    """`line` cut or filled with blanks to exactly `width` cells."""
+    cut(line, width)
+    line.pad_right(max(0, width - line.cell_len))
+    return line
+
+
+def join_ends(left: Text, right: Text, width: int) -> Text:
+    """`left` and `right` at the two ends of a line; the left one gives way when there is no room."""
+    room = width - right.cell_len
+    if room < 8:
+        return pad(left, width)
+    return pad(left, room).append_text(right)
+
+
+def cells(text: str) -> int:
+    """How many terminal cells `text` covers."""
+    return cell_len(text)
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    # A tab's width depends on its column, and exotic blanks look like nothing: a plain blank is what is meant.
+    if char == "\t" or category(char) == "Zs":
+        return " "
+    if char in _SHORT:
+        return _SHORT[char]
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
