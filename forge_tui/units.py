@@ -12,7 +12,7 @@ _DECIMAL = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def figure(value: float, digits: int = 4) -> str:
-    """A measured figure with `digits` significant digits: `1.873`, `0.8412`, `1.0e-03`, `NaN`."""
+    """A measured figure with `digits` significant digits: `1.873`, `0.8412`, `3.0e-03`, `NaN`."""
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
@@ -20,10 +20,10 @@ def figure(value: float, digits: int = 4) -> str:
     size = abs(value)
     if value == 0:
         return "0"
-    if size >= 1e6 or size < 1e-3:
-        return f"{value:.{max(0, digits - 3)}e}"
-    whole = len(str(int(size))) if size >= 1 else 0 if size >= 0.1 else -1 if size >= 0.01 else -2
-    return f"{value:,.{max(0, digits - max(whole, 1 if size >= 1 else whole))}f}"
+    if size >= 1e6 or size < 0.01:
+        return f"{value:.{max(1, digits - 3)}e}"
+    decimals = digits - len(str(int(size))) if size >= 1 else digits
+    return f"{value:,.{max(0, decimals)}f}"
 
 
 def count(value: float) -> str:

@@ -95,7 +95,9 @@ def _find_stdlib(spec: str) -> Iterator[tuple[str, Path]]:
             "Use another Python, or text:GLOB."
         )
     for parent, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if name not in _STDLIB_LEFT_OUT and not name.startswith("config-")]
+        folders[:] = [
+            name for name in folders if name not in _STDLIB_LEFT_OUT and not name.startswith("config-")
+        ]
         for name in files:
             path = Path(parent, name)
             if not name.endswith(".py") or name.startswith("_sysconfigdata"):
@@ -109,11 +111,15 @@ def _find_stdlib(spec: str) -> Iterator[tuple[str, Path]]:
 def _find_text(spec: str) -> Iterator[tuple[str, Path]]:
     pattern = spec.partition(":")[2]
     if not pattern.strip():
-        raise CorpusError(f"corpus {spec}: no files are named. Write text:GLOB, for example text:~/notes/**/*.md.")
+        raise CorpusError(
+            f"corpus {spec}: no files are named. Write text:GLOB, for example text:~/notes/**/*.md."
+        )
     try:
         whole = Path(pattern).expanduser()
         if whole.is_dir():
-            raise CorpusError(f"corpus {spec}: this is a folder. Name files in it: {spec.rstrip('/')}/**/*.txt.")
+            raise CorpusError(
+                f"corpus {spec}: this is a folder. Name files in it: {spec.rstrip('/')}/**/*.txt."
+            )
         if whole.exists():
             yield whole.name, whole
             return
@@ -121,7 +127,9 @@ def _find_text(spec: str) -> Iterator[tuple[str, Path]]:
     except (ValueError, RuntimeError, OSError) as error:
         # A NUL byte, `**` glued to other characters, `~nobody`, or a name that the system refuses.
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise CorpusError(f"corpus {spec}: the pattern cannot be used: {reason}. Correct data.corpus.") from error
+        raise CorpusError(
+            f"corpus {spec}: the pattern cannot be used: {reason}. Correct data.corpus."
+        ) from error
 
 
 def _matches(spec: str, whole: Path) -> Iterator[tuple[str, Path]]:

@@ -96,7 +96,8 @@ class _PrefixIndex:
         candidates = {number for line in prefix for number in self._postings.get(line, ())}
         return any(
             # Sizes further apart than this cannot be alike, whatever they share.
-            min(len(mine), len(other)) >= THRESHOLD * max(len(mine), len(other)) and jaccard(mine, other) >= THRESHOLD
+            min(len(mine), len(other)) >= THRESHOLD * max(len(mine), len(other))
+            and jaccard(mine, other) >= THRESHOLD
             for other in (self._sets[number] for number in candidates)
         )
 

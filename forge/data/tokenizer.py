@@ -60,7 +60,9 @@ class Tokenizer:
         """The tokens of many texts, one array each, in their order; on all cores and in bounded memory."""
         parts: list[NDArray[np.uint16]] = []
         for group in _groups(_pieces(_valid(text)) for text in texts):
-            encodings = self._engine.encode_batch_fast([piece for piece, _ in group], add_special_tokens=False)
+            encodings = self._engine.encode_batch_fast(
+                [piece for piece, _ in group], add_special_tokens=False
+            )
             for encoding, (_, ends) in zip(encodings, group, strict=True):
                 parts.append(np.asarray(encoding.ids, dtype=np.uint16))
                 if ends:
@@ -113,16 +115,23 @@ def load_tokenizer(path: Path) -> Tokenizer:
         NotFoundError: there is no such file.
         CorpusError: the file is damaged, or is some other kind of tokenizer.
     """
-    import tokenizers
-
     try:
         document = path.read_bytes()
     except FileNotFoundError as error:
-        raise NotFoundError(f"there is no tokenizer at {path}. Give the folder of a model that Forge made.") from error
+        raise NotFoundError(
+            f"there is no tokenizer at {path}. Give the folder of a model that Forge made."
+        ) from error
+    return parse_tokenizer(document, path)
+
+
+def parse_tokenizer(document: bytes, path: Path) -> Tokenizer:
+    """A tokenizer from the content of a `tokenizer.json`; `path` is where it is from, for the CorpusError."""
+    import tokenizers
+
     token_bytes = token_byte_strings(document, path)
     try:
         engine = tokenizers.Tokenizer.from_str(document.decode("utf-8"))
-    except Exception as error:  # noqa: BLE001  the Rust side raises nothing narrower
+    except Exception as error:
         raise _damaged(path, error) from error
     engine.encode_special_tokens = True
     return Tokenizer(engine, token_bytes)

@@ -15,9 +15,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import forge
 import pytest
 import yaml
+
+import forge
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

@@ -1,0 +1,31 @@
+"""Text to training batches: corpora, tokenizer, token shards, batches. Imports neither torch nor tokenizers."""
+
+from forge.data.batches import epochs, epochs_warning, eval_windows, train_batch
+from forge.data.corpora import CORPORA, Corpus, CorpusKind, Document, read_corpus
+from forge.data.prepare import prepare
+from forge.data.shards import CorpusInfo, HeldOutDocument, SplitInfo, TokenData, open_shards
+from forge.data.split import SPLITS, Split
+from forge.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+
+__all__ = [
+    "CORPORA",
+    "SPLITS",
+    "Corpus",
+    "CorpusInfo",
+    "CorpusKind",
+    "Document",
+    "HeldOutDocument",
+    "Split",
+    "SplitInfo",
+    "TokenData",
+    "Tokenizer",
+    "epochs",
+    "epochs_warning",
+    "eval_windows",
+    "load_tokenizer",
+    "open_shards",
+    "prepare",
+    "read_corpus",
+    "train_batch",
+    "train_tokenizer",
+]
