@@ -53,7 +53,7 @@ def check_file(path: Path) -> list[str]:
     except SyntaxError as error:
         return [f"{shown}:{error.lineno or 1} cannot be parsed: {error.msg}"]
     except (ValueError, RecursionError, MemoryError) as error:
-        return [f"{shown}:1 cannot be parsed: {error or type(error).__name__}"]
+        return [f"{shown}:1 cannot be parsed: {str(error) or type(error).__name__}"]
     return [
         f"{shown}:{line} {name} {length} lines (limit {LIMIT})"
         for line, name, length in sorted(functions(tree))

@@ -1,4 +1,4 @@
-"""Text to training batches: corpora, tokenizer, token shards, batches. Imports neither torch nor tokenizers."""
+"""From text to training batches: corpora, tokenizer, token shards. Imports neither torch nor tokenizers."""
 
 from forge.data.batches import epochs, epochs_warning, eval_windows, train_batch
 from forge.data.corpora import CORPORA, Corpus, CorpusKind, Document, read_corpus

@@ -45,7 +45,7 @@ def batch_starts(n_tokens: int, seed: int, step: int, batch_size: int, seq_len: 
     choices = n_tokens - seq_len
     if choices < 1:
         raise CorpusError(
-            f"the train split has {n_tokens} tokens, fewer than one sequence of {seq_len} and its next token. "
+            f"the train split has {n_tokens} tokens, fewer than a sequence of {seq_len} and its next token. "
             "Give more text or a smaller data.seq_len."
         )
     words = np.random.Philox(key=seed, counter=step << 64).random_raw(batch_size)
@@ -56,19 +56,19 @@ def batch_starts(n_tokens: int, seed: int, step: int, batch_size: int, seq_len: 
 def eval_windows(
     data: TokenData, split: Split, seq_len: int, max_tokens: int | None = None, *, batch_size: int = 16
 ) -> Iterator[tuple[NDArray[np.int64], int]]:
-    """Disjoint windows over a split as ((N, seq_len + 1) tokens, bytes of the N * seq_len targets), N <= batch_size.
+    """Disjoint windows over a split: (N, seq_len + 1) tokens, N <= batch_size, and the bytes of the targets.
 
-    Targets are `[:, 1:]`. Windows overlap by the one token that is the last target of one and the first input of
-    the next, so each token but the first of the split, an end of document, is a target exactly once. What is
-    left after the last whole window comes last, as one shorter window. Then
+    Targets are `[:, 1:]`. Windows overlap by the one token that is the last target of one and the first input
+    of the next, so each token but the first of the split, an end of document, is a target exactly once. What
+    is left after the last whole window comes last, as one shorter window. Then
 
         bits per byte = total nats / ln 2 / total bytes
 
-    Convention: the end of a document is predicted, and costs nats, but counts 0 bytes. So over a whole split the
-    bytes are those of its documents, and a model that never ends a text pays for it.
+    Convention: the end of a document is predicted, and costs nats, but counts 0 bytes. So over a whole split
+    the bytes are those of its documents, and a model that never ends a text pays for it.
 
-    `max_tokens` scores at most so many tokens, though at least one window: whole windows spread evenly over the
-    split, the same ones every time.
+    `max_tokens` scores at most so many tokens, though at least one window: whole windows spread evenly over
+    the split, the same ones every time.
     """
     tokens = data.tokens(split)
     targets = len(tokens) - 1
@@ -100,6 +100,6 @@ def epochs_warning(steps: int, batch_size: int, seq_len: int, data: TokenData) -
     if times <= MAX_EPOCHS:
         return None
     return (
-        f"{steps} steps read the {len(data.train):,} training tokens of {data.info.spec} {times:.1f} times; above "
-        f"{MAX_EPOCHS:g} a model learns them by heart rather than learning from them. Use more text or fewer steps."
+        f"{steps} steps read the {len(data.train):,} training tokens of {data.info.spec} {times:.1f} times; "
+        f"above {MAX_EPOCHS:g} a model rather learns them by heart. Use more text or fewer steps."
     )

@@ -23,6 +23,9 @@ MAX_FILE_BYTES = 64 * 2**20
 MAX_CORPUS_BYTES = 2 * 2**30
 """A corpus is held in memory while it is prepared."""
 
+EMPTY = "empty"
+"""Reason of a file without text; packages are full of them, so nobody needs to be told."""
+
 _GLOB_MAGIC = frozenset("*?[")
 # `_sysconfigdata*` and `config-*` hold this machine's build paths: with them no two machines share a hash.
 _STDLIB_LEFT_OUT = frozenset(
@@ -181,8 +184,8 @@ def read_corpus(spec: str) -> Corpus:
         total += len(data)
         if total > MAX_CORPUS_BYTES:
             raise CorpusError(
-                f"corpus {spec}: it is larger than {MAX_CORPUS_BYTES / 2**30:g} GiB, which is more than Forge "
-                "prepares in memory. Name fewer files."
+                f"corpus {spec}: it is larger than {MAX_CORPUS_BYTES / 2**30:g} GiB, more than Forge prepares "
+                "in memory. Name fewer files."
             )
         documents.append(Document.of(name, data))
     if not documents:
@@ -218,7 +221,7 @@ def read_text_file(path: Path) -> bytes:
     except OSError as error:
         raise _UnusableFile("unreadable") from error
     if not data.strip():
-        raise _UnusableFile("empty")
+        raise _UnusableFile(EMPTY)
     if b"\0" in data:
         raise _UnusableFile("binary")
     try:

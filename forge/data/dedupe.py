@@ -33,8 +33,8 @@ class Deduplicated:
 def remove_duplicates(documents: Iterable[Document]) -> Deduplicated:
     """Keep the first of every group of alike documents, in the order of their hashes.
 
-    Going through the documents in that order, one is dropped when its set of lines has a Jaccard similarity of
-    at least `THRESHOLD` with one already kept. Lines are compared without regard to white space, and empty
+    Going through the documents in that order, one is dropped when its set of lines has a Jaccard similarity
+    of at least `THRESHOLD` with one already kept. Lines are compared without regard to white space, and empty
     lines do not count; so a document that is one long line has only exact duplicates.
     """
     ordered = sorted(documents, key=lambda document: (document.digest, document.name))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from forge.config import DataConfig
-from forge.data.corpora import Corpus, Document, read_corpus
+from forge.data.corpora import EMPTY, Corpus, Document, read_corpus
 from forge.data.dedupe import Deduplicated, remove_duplicates
 from forge.data.shards import (
     TOKEN_TYPE,
@@ -56,7 +56,8 @@ def prepare(
     status(f"reading the corpus {data.corpus}")
     corpus = read_corpus(data.corpus)
     for reason, count in corpus.skipped.items():
-        status(f"skipped {count} file{'' if count == 1 else 's'}: {reason}")
+        if reason != EMPTY:
+            status(f"skipped {count} file{'' if count == 1 else 's'}: {reason}")
     key = cache_key(corpus, data, vocab_size)
     ready = open_shards(cache / key)
     if ready is None:
@@ -70,8 +71,8 @@ def prepare(
     needed = max(data.seq_len + 1, min_tokens)
     if len(ready.train) < needed:
         raise CorpusError(
-            f"corpus {data.corpus}: the train split has {len(ready.train):,} tokens, one batch needs {needed:,}. "
-            "Add text, or make data.seq_len or the batch size smaller."
+            f"corpus {data.corpus}: the train split has {len(ready.train):,} tokens and a batch needs "
+            f"{needed:,}. Add text, or make data.seq_len or the batch size smaller."
         )
     status(f"the corpus is ready: {len(ready.train):,} tokens to train on")
     return ready
@@ -99,7 +100,7 @@ def _build(
         ready = open_shards(write_shards(cache, info, shards, tokenizer_json))
     if ready is None:
         raise CorpusError(
-            f"corpus {data.corpus}: what was just written to {cache / key} reads back differently. Check the disk."
+            f"corpus {data.corpus}: what was just written to {cache / key} reads back otherwise. Check the disk."
         )
     return ready
 

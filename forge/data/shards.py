@@ -1,7 +1,7 @@
 """Token shards: a corpus as numbers on disk, prepared once and mapped into memory by every run.
 
 `cache/<key>/{train,dev,test}.bin` (uint16, little endian), `tokenizer.json`, `corpus.json`. A shard is
-`eos doc eos doc … eos`. A folder under its final name is complete: it is written beside it, synced, and renamed.
+`eos doc eos doc … eos`. A folder under its final name is complete: it was written beside it, synced, renamed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = 1
-"""Raised by whatever changes the bytes of a shard for the same input: layout, split, duplicates, tokenizer."""
+"""Raised by a change that gives other shards for the same text: layout, split, duplicates, tokenizer."""
 TOKEN_TYPE = np.dtype("<u2")
 TOKENIZER_FILE = "tokenizer.json"
 INFO_FILE = "corpus.json"

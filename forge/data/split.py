@@ -16,10 +16,6 @@ from forge.errors import CorpusError
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
-# The end of the digest places a document and its beginning orders it: were they the same bits, the documents
-# that `max_bytes` takes, which are the lowest, would all be held out.
-_PLACE_DIGITS = 16
-
 
 def choose_documents(documents: Iterable[Document], max_bytes: int | None) -> list[Document]:
     """Whole documents of at most `max_bytes` together: in the order of their hashes, each that still fits."""
@@ -56,12 +52,13 @@ def split_documents(documents: Iterable[Document], data: DataConfig) -> Mapping[
 
 
 def place(document: Document) -> float:
-    """Where a document stands in [0, 1], by the last 64 bits of its hash: dev first, then test, then train."""
-    return int(document.digest[-_PLACE_DIGITS:], 16) / 16**_PLACE_DIGITS
+    """Where a document stands in [0, 1], by the last 64 bits of its hash: dev first, test, then train."""
+    # Not the first bits, which order documents: those that `max_bytes` takes would then all be held out.
+    return int(document.digest[-16:], 16) / 2.0**64
 
 
 def _fill_empty(splits: dict[Split, list[Document]]) -> None:
-    """Fill empty splits in place; the lists are in the order of `place`, and dev, test, train is that of splits."""
+    """Fill empty splits in place; they come as dev, test, train, and each list in the order of `place`."""
     order = list(splits)
     for position, split in enumerate(order):
         if not splits[split]:
@@ -75,6 +72,7 @@ def _too_few(count: int, data: DataConfig) -> str:
     if data.max_bytes is not None:
         which += f" and data.max_bytes {data.max_bytes} was applied"
     return (
-        f"corpus {data.corpus}: {count or 'no'} document{'' if count == 1 else 's'} left {which}, but three are needed, "
-        "to train on and to hold out for dev and test. Add files, or cut a large one up: split -l 1000 FILE PART-."
+        f"corpus {data.corpus}: {count or 'no'} document{'' if count == 1 else 's'} left {which}, but three are "
+        "needed, to train on and to hold out for dev and test. Add files, or cut a large one into several: "
+        "split -l 1000 FILE PART-."
     )

@@ -29,7 +29,7 @@ REPLACEMENT = "\ufffd".encode()
 # An encoding costs some 150 bytes a token until it is read: long documents go in pieces, pieces in groups.
 _PIECE_CHARACTERS = 2**18
 _GROUP_CHARACTERS = 2**22
-# Between two lines, away from other white space, the pre-tokenizer cuts anyway: pieces encode as the whole does.
+# Between lines, away from other white space, the pre-tokenizer cuts anyway: pieces encode as the whole does.
 _SAFE_CUT = re.compile(r"(?<=\S\n)(?=\S)")
 
 
@@ -70,7 +70,7 @@ class Tokenizer:
                     parts = []
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of some tokens; bytes that are not UTF-8, and ids beyond the vocabulary, show as U+FFFD."""
+        """The text of some tokens; what is not UTF-8, and ids beyond the vocabulary, show as U+FFFD."""
         return b"".join(map(self._bytes, ids)).decode("utf-8", "replace")
 
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
@@ -155,7 +155,7 @@ def token_byte_strings(document: bytes, path: Path) -> tuple[bytes, ...]:
 
 
 def byte_alphabet() -> dict[str, int]:
-    """The byte that each character of a byte-level vocabulary stands for (GPT-2's table, `bytes_to_unicode`)."""
+    """The byte that each character of a byte-level vocabulary stands for (GPT-2's `bytes_to_unicode`)."""
     visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = [byte for byte in range(256) if byte not in set(visible)]
     return {chr(byte): byte for byte in visible} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
@@ -163,8 +163,8 @@ def byte_alphabet() -> dict[str, int]:
 
 def _damaged(path: Path, reason: Any) -> CorpusError:
     return CorpusError(
-        f"{path} is not a tokenizer that Forge made, or it is damaged: {reason}. Delete the folder it is in when "
-        "that is in Forge's cache; it will be made again."
+        f"{path} is not a tokenizer that Forge made, or it is damaged: {reason}. Where it lies in Forge's "
+        "cache, delete its folder and it will be made again."
     )
 
 

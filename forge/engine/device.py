@@ -1,0 +1,115 @@
+"""Where a session computes: device, precision, threads, determinism and the GPU memory budget.
+
+These are properties of the process, set once before a phase starts and written into every checkpoint,
+because another thread count or processor can change the last bit of a sum.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from forge.config import RuntimeConfig
+from forge.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+SAFETY_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Place:
+    """A device made ready."""
+
+    device: torch.device
+    precision: str
+    compile: bool
+    budget_bytes: int | None
+    """Cap of the tensor allocator, context already taken off."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What has to be the same for a resumed run to be exact."""
+        import torch
+
+        return {
+            "device": self.device.type,
+            "precision": self.precision,
+            "threads": torch.get_num_threads(),
+            "capability": torch.backends.cpu.get_cpu_capability()
+            if self.device.type == "cpu"
+            else torch.cuda.get_device_name(self.device),
+            "torch": torch.__version__,
+            "compile": self.compile,
+        }
+
+
+def prepare(runtime: RuntimeConfig, threads: int | None = None) -> Place:
+    """Make the device ready; `threads` overrides the configured number (a resumed run keeps its own).
+
+    Raises:
+        ConfigError: the device is not there, or the budget is smaller than the CUDA context.
+    """
+    # Read by cuBLAS when the context is made; needed for deterministic matrix products.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    torch.set_num_threads(threads or runtime.threads or os.cpu_count() or 1)
+    name = runtime.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f'runtime.device is "{name}", but no CUDA device is usable here; use "cpu" or "auto".')
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f'runtime.device "{name}" is not a device; use auto, cpu, cuda or cuda:N.') from error
+    cuda = device.type == "cuda"
+    torch.use_deterministic_algorithms(runtime.deterministic, warn_only=True)
+    # Filling fresh memory with NaN is a debugging aid of the deterministic mode, and costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    precision = runtime.precision
+    if precision == "auto":
+        precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if cuda else "fp32"
+    compiled = runtime.compile if runtime.compile is not None else cuda
+    budget = _apply_budget(device, runtime.vram_budget_gb) if cuda else None
+    return Place(device, precision, compiled, budget)
+
+
+def _apply_budget(device: torch.device, budget_gb: float | None) -> int | None:
+    """Cap the allocator at budget − CUDA context − a safety margin; returns the cap in bytes."""
+    if budget_gb is None:
+        return None
+    import torch
+
+    torch.ones(1024, 1024, device=device) @ torch.ones(1024, 1024, device=device)
+    torch.cuda.synchronize(device)
+    context = max(0, process_gpu_bytes(device) - torch.cuda.memory_reserved(device))
+    cap = int(budget_gb * 1e9) - context - SAFETY_BYTES
+    if cap <= 0:
+        raise ConfigError(
+            f"runtime.vram_budget_gb {budget_gb:g} is less than the CUDA context ({context / 1e9:.2f} GB) "
+            f"and the safety margin; give it at least {(context + 2 * SAFETY_BYTES) / 1e9:.1f}."
+        )
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, cap / total), device)
+    return min(cap, total)
+
+
+def process_gpu_bytes(device: torch.device) -> int:
+    """GPU memory of this process as the driver counts it; all that is used where it cannot tell them apart."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(device.index or 0)
+        for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
+            if process.pid == os.getpid() and process.usedGpuMemory:
+                return int(process.usedGpuMemory)
+    except Exception:
+        return int(total - free)
+    return int(total - free)
