@@ -81,14 +81,19 @@ class PhaseContext(Protocol):
     session_id: str
     config: PipelineConfig
     device: torch.device
+    precision: str
+    """`fp32`, `bf16` or `fp16`."""
+    compile: bool
+    """Whether to compile the training step."""
     cache: Path
     """Where tokenised corpora are kept, shared by all sessions."""
     rng: Generators
 
-    def steps(self, total: int, state: Stateful) -> Iterator[int]:
+    def steps(self, total: int, state: Stateful, *, tokens: int = 0) -> Iterator[int]:
         """Steps `k … total-1`, from the checkpointed one on; pauses, stops and checkpoints between them.
 
-        Restores `state` before the first step when this phase run is resumed.
+        Restores `state` before the first step when this phase run is resumed. `tokens` in one step is for
+        the throughput shown to people.
         """
         ...
 

@@ -100,7 +100,7 @@ def _build(
         ready = open_shards(write_shards(cache, info, shards, tokenizer_json))
     if ready is None:
         raise CorpusError(
-            f"corpus {data.corpus}: what was just written to {cache / key} reads back otherwise. Check the disk."
+            f"corpus {data.corpus}: the tokens written to {cache / key} read back otherwise. Check the disk."
         )
     return ready
 

@@ -72,7 +72,6 @@ def _too_few(count: int, data: DataConfig) -> str:
     if data.max_bytes is not None:
         which += f" and data.max_bytes {data.max_bytes} was applied"
     return (
-        f"corpus {data.corpus}: {count or 'no'} document{'' if count == 1 else 's'} left {which}, but three are "
-        "needed, to train on and to hold out for dev and test. Add files, or cut a large one into several: "
-        "split -l 1000 FILE PART-."
+        f"corpus {data.corpus}: {count or 'no'} document{'' if count == 1 else 's'} left {which}; three are needed, "
+        "to train on and to hold out for dev and test. Add files, or cut a large one up: split -l 1000 FILE PART-."
     )
