@@ -184,8 +184,8 @@ def read_corpus(spec: str) -> Corpus:
         total += len(data)
         if total > MAX_CORPUS_BYTES:
             raise CorpusError(
-                f"corpus {spec}: it is larger than {MAX_CORPUS_BYTES / 2**30:g} GiB, and Forge prepares a corpus "
-                "in memory. Name fewer files."
+                f"corpus {spec}: it is larger than {MAX_CORPUS_BYTES / 2**30:g} GiB, too large to prepare in "
+                "memory. Name fewer files."
             )
         documents.append(Document.of(name, data))
     if not documents:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forge.registry.rows import BucketRow, PointRow
+if TYPE_CHECKING:
+    from forge.registry.rows import BucketRow, PointRow
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
