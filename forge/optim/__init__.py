@@ -1,0 +1,1 @@
+"""Grokfast, Muon, schedules and the optimiser step."""

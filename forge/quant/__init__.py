@@ -1,0 +1,1 @@
+"""Ternary quantiser and the straight-through linear layer."""
