@@ -18,7 +18,7 @@ from forge.contract import LoadedModel, Phase, PhaseResult, ProducedModel
 from forge.engine.context import EngineContext, PhaseStopped, RunScope
 from forge.engine.sampler import Sampler
 from forge.errors import ForgeError
-from forge.registry import ModelRow, PhaseRunRow, State, edits, queries
+from forge.registry import ModelRow, PhaseRunRow, State, edits, fetch, queries
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,9 +60,9 @@ class Runner:
         now = time.time()
 
         def begin(c: Any) -> None:
-            c_total = phase.total_steps(inputs)
-            edits.set_phase_state(c, scope.session_id, run.phase, State.RUNNING, now=now, total_steps=c_total)
-            c.execute("UPDATE session SET phase = ?, updated_at = ? WHERE id = ?", (run.phase, now, scope.session_id))
+            total = phase.total_steps(inputs)
+            edits.set_phase_state(c, scope.session_id, run.phase, State.RUNNING, now=now, total_steps=total)
+            edits.enter_phase(c, scope.session_id, run.phase, now)
 
         scope.registry.write(begin)
         scope.journal.event("phase", f"{run.phase} begins", phase=run.phase)
@@ -166,7 +166,7 @@ class Runner:
         scope, now = self._scope, time.time()
 
         def change(c: Any) -> None:
-            for run in scope.registry.fetch(queries.phase_runs(scope.session_id)):
+            for run in fetch(c, queries.phase_runs(scope.session_id)):
                 if run.state in (State.RUNNING, State.PAUSED):
                     edits.set_phase_state(c, scope.session_id, run.phase, state, now=now)
             edits.set_session_state(c, scope.session_id, state, now=now, error=error)

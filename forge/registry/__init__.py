@@ -1,18 +1,19 @@
-"""SQLite in WAL mode: schema, migrations, one writer, async readers. Never imports torch.
+"""The registry: SQLite behind frozen rows. All SQL of the program lives in this package, and no torch.
 
-SQL lives here and nowhere else; what crosses the boundary are the frozen rows of `forge.registry.rows`.
+What is imported from here is the whole of its surface; a module below it may change at any time.
 """
 
-from forge.registry import edits, queries
-from forge.registry.lifecycle import LIVE, RESUMABLE, State, check_transition
+from forge.registry import edits, metrics, queries, rows
+from forge.registry.lifecycle import LIVE, RESUMABLE, TRANSITIONS, State, check_transition
 from forge.registry.metrics import MetricsWriter, Record
-from forge.registry.query import Query, fetch
+from forge.registry.query import Query
 from forge.registry.readers import Reader
 from forge.registry.registry import Registry
 from forge.registry.rows import (
     BucketRow,
     CheckpointRow,
     CommandRow,
+    CommandState,
     EventRow,
     Heartbeat,
     ModelRow,
@@ -21,19 +22,38 @@ from forge.registry.rows import (
     SeriesRow,
     SessionRow,
 )
-from forge.registry.sqlite import Error, open_reader
+from forge.registry.sqlite import (
+    LIBRARY,
+    VERSION,
+    WAL_SAFE,
+    Connection,
+    DatabaseError,
+    Error,
+    IntegrityError,
+    OperationalError,
+    connect_reader,
+)
 
 __all__ = [
+    "LIBRARY",
     "LIVE",
     "RESUMABLE",
+    "TRANSITIONS",
+    "VERSION",
+    "WAL_SAFE",
     "BucketRow",
     "CheckpointRow",
     "CommandRow",
+    "CommandState",
+    "Connection",
+    "DatabaseError",
     "Error",
     "EventRow",
     "Heartbeat",
+    "IntegrityError",
     "MetricsWriter",
     "ModelRow",
+    "OperationalError",
     "PhaseRunRow",
     "PointRow",
     "Query",
@@ -44,8 +64,9 @@ __all__ = [
     "SessionRow",
     "State",
     "check_transition",
+    "connect_reader",
     "edits",
-    "fetch",
-    "open_reader",
+    "metrics",
     "queries",
+    "rows",
 ]

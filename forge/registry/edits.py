@@ -1,77 +1,73 @@
-"""Every change of the registry, as functions of a connection inside `Registry.write`.
+"""Every change to the registry, as functions that run inside `Registry.write`.
 
-State changes go through the transition table in the same transaction that reads the state before.
+They neither begin nor commit: whatever one `write` does happens as a whole, or not at all.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from forge.errors import ForgeError, NotFoundError
+from forge.errors import ForgeError, NotFoundError, RegistryError
 from forge.registry import queries
 from forge.registry.lifecycle import LIVE, State, check_transition
-from forge.registry.query import fetch
-from forge.registry.rows import CommandRow, ModelRow, SessionRow
-from forge.registry.sqlite import Connection
+from forge.registry.query import Query, T, clean, clean_or_none, fetch, integer
+from forge.registry.rows import CommandRow, ModelRow, PhaseRunRow, SessionRow
+from forge.registry.sqlite import Connection, one_value
 
-MAX_TEXT = 20_000
-
-
-def storable(text: str) -> str:
-    """Text as SQLite can keep it: lone surrogates and NUL become visible escapes, and length is bounded."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\x00", "\\x00")[:MAX_TEXT]
+_ENDED = frozenset({State.COMPLETED, State.FAILED, State.STOPPED, State.INTERRUPTED})
+_OWNER_GONE = "the process that it was meant for has ended"
 
 
 def create_session(
     c: Connection, *, id: str, name: str, preset: str, phases: Sequence[tuple[str, int]], now: float
 ) -> str:
-    """Add a session with its planned phases (name, total steps); returns the name, made unique."""
-    wanted = storable(name).strip()[:80] or "session"
-    final, number = wanted, 1
-    while c.execute("SELECT 1 FROM session WHERE name = ?", (final,)).fetchone():
-        number += 1
-        final = f"{wanted}-{number}"
-    c.execute(
-        "INSERT INTO session (id, name, state, preset, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)",
-        (id, final, State.CREATED, storable(preset), now, now),
-    )
-    for position, (phase, total) in enumerate(phases):
-        c.execute(
-            "INSERT INTO phase_run (session_id, phase, position, state, total_steps) VALUES (?, ?, ?, ?, ?)",
-            (id, phase, position, State.CREATED, total),
-        )
-    return final
+    """Add a session and one run of each `(phase, total steps)`.
 
-
-def get_session(c: Connection, session_id: str) -> SessionRow:
-    """The session, inside this transaction.
+    Returns:
+        Its name: the one asked for, with `-2`, `-3` … behind it where that is taken.
 
     Raises:
-        NotFoundError: there is none.
+        RegistryError: the name is empty, or the id is taken.
     """
-    rows = fetch(c, queries.session(session_id))
-    if not rows:
-        raise NotFoundError(f'no session with id {session_id}; "forge sessions" lists them.')
-    return rows[0]
+    id = clean(id)
+    if one_value(c, "SELECT 1 FROM session WHERE id = ?", [id]):
+        raise RegistryError(f"there is a session with the id {id} already; start the command again.")
+    final = _free_name(c, name)
+    c.execute(
+        "INSERT INTO session (id, name, state, preset, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)",
+        [id, final, str(State.CREATED), clean(preset), now, now],
+    )
+    for position, (phase, total_steps) in enumerate(phases):
+        c.execute(
+            "INSERT INTO phase_run (session_id, phase, position, state, total_steps) VALUES (?, ?, ?, ?, ?)",
+            [id, clean(phase), position, str(State.CREATED), integer(total_steps)],
+        )
+    return final
 
 
 def set_session_state(
     c: Connection, session_id: str, state: State, *, now: float, error: str | None = None, phase: str | None = None
 ) -> SessionRow:
-    """Move a session to another state.
+    """Move a session to another state; `error` is why it failed, `phase` the one that runs.
 
     Raises:
-        IllegalTransitionError: it cannot get there from where it is.
+        NotFoundError: no such session.
+        IllegalTransitionError: it cannot get there from where it is; nothing changes.
     """
     before = get_session(c, session_id)
     check_transition(before.state, state, what=f"session {before.name}")
-    ended = None if state in LIVE else now
+    ended_at = before.ended_at
+    if state in _ENDED and before.state is not State.TRASHED:
+        ended_at = now
+    elif state in LIVE:
+        ended_at = None
+    # What went wrong last time is over once it runs again, and stays to be read until then.
+    kept = None if state is State.RUNNING else before.error
     c.execute(
         "UPDATE session SET state = ?, updated_at = ?, ended_at = ?, error = ?, phase = coalesce(?, phase) WHERE id = ?",
-        (state, now, ended, storable(error) if error else None, phase, session_id),
+        [str(state), now, ended_at, kept if error is None else clean(error), clean_or_none(phase), before.id],
     )
     return get_session(c, session_id)
 
@@ -86,49 +82,62 @@ def set_phase_state(
     step: int | None = None,
     total_steps: int | None = None,
     report: Mapping[str, Any] | None = None,
-) -> None:
-    """Move a phase run to another state; staying in a state only updates its figures.
+) -> PhaseRunRow:
+    """Move the latest run of a phase to another state; what is none stays as it is.
 
     Raises:
-        IllegalTransitionError: it cannot get there from where it is.
+        NotFoundError: the session has no such phase.
+        IllegalTransitionError: it cannot get there from where it is; nothing changes.
     """
-    row = c.execute("SELECT state FROM phase_run WHERE session_id = ? AND phase = ?", (session_id, phase)).fetchone()
-    if row is None:
-        raise NotFoundError(f"session {session_id} has no phase {phase}.")
-    if row[0] != state:
-        check_transition(State(row[0]), state, what=f"phase {phase}")
+    before = _one(c, queries.latest_phase_run(session_id, phase), f"phase {phase!r} in session {session_id}")
+    check_transition(before.state, state, what=f"phase {before.phase}")
+    started_at = now if state is State.RUNNING and before.started_at is None else before.started_at
+    ended_at = now if state in _ENDED else None
     c.execute(
-        "UPDATE phase_run SET state = ?, step = coalesce(?, step), total_steps = coalesce(?, total_steps), "
-        "report = coalesce(?, report), started_at = coalesce(started_at, ?), ended_at = ? "
-        "WHERE session_id = ? AND phase = ?",
-        (
-            state,
-            step,
-            total_steps,
-            _json(report) if report is not None else None,
-            now,
-            None if state in LIVE else now,
-            session_id,
-            phase,
-        ),
+        """UPDATE phase_run SET state = ?, started_at = ?, ended_at = ?, step = coalesce(?, step),
+            total_steps = coalesce(?, total_steps), report = coalesce(?, report) WHERE id = ?""",
+        [
+            str(state),
+            started_at,
+            ended_at,
+            None if step is None else integer(step),
+            None if total_steps is None else integer(total_steps),
+            None if report is None else json.dumps(report),
+            before.id,
+        ],
     )
+    return _one(c, queries.latest_phase_run(session_id, phase), "phase run")
+
+
+def enter_phase(c: Connection, session_id: str, phase: str, now: float) -> None:
+    """Record which phase of a session runs now."""
+    c.execute("UPDATE session SET phase = ?, updated_at = ? WHERE id = ?", (phase, now, session_id))
 
 
 def take_lease(c: Connection, session_id: str, token: str, owner: str, now: float) -> None:
-    """Record who runs a session now."""
+    """Record who runs a session; what was asked of the owner before becomes void."""
+    session = get_session(c, session_id)
     c.execute(
-        "UPDATE session SET lease = ?, owner = ?, updated_at = ? WHERE id = ?", (token, owner, now, session_id)
+        "UPDATE session SET lease = ?, owner = ?, updated_at = ? WHERE id = ?",
+        [clean(token), clean(owner), now, session.id],
     )
+    _void(c, session.id, token, now)
 
 
-def drop_lease(c: Connection, session_id: str, token: str) -> None:
-    """Forget an owner that ended, and void what it was still asked for."""
-    c.execute("UPDATE session SET lease = NULL, owner = NULL WHERE id = ? AND lease = ?", (session_id, token))
-    c.execute(
-        "UPDATE command SET state = 'void', answer = 'the run ended first' "
-        "WHERE session_id = ? AND lease = ? AND state IN ('requested', 'claimed')",
-        (session_id, token),
-    )
+def drop_lease(c: Connection, session_id: str, token: str, now: float | None = None) -> None:
+    """Record that this owner is gone; without effect when another has taken the lease since.
+
+    Args:
+        c: the connection inside `Registry.write`.
+        session_id: the session.
+        token: the lease that ends.
+        now: time of answer of commands nobody will answer any more; the session's last change by default.
+    """
+    session = get_session(c, session_id)
+    if session.lease != clean(token):
+        return
+    c.execute("UPDATE session SET lease = NULL, owner = NULL WHERE id = ?", [session.id])
+    _void(c, session.id, None, session.updated_at if now is None else now)
 
 
 def add_event(
@@ -142,107 +151,192 @@ def add_event(
     step: int | None = None,
     level: str = "info",
 ) -> int:
-    """Add an event; returns its id."""
+    """Add an event and return its id. An unknown level becomes `info`: an event is never lost for its label."""
+    known = level if level in ("info", "warning", "error") else "info"
     cursor = c.execute(
         "INSERT INTO event (session_id, at, phase, step, level, kind, message) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (session_id, now, phase, step, level, kind, storable(message)),
+        [
+            clean(session_id),
+            now,
+            clean_or_none(phase),
+            None if step is None else integer(step),
+            known,
+            clean(kind),
+            clean(message),
+        ],
     )
-    return int(cursor.lastrowid)
+    return _row_id(cursor.lastrowid)
 
 
 def add_checkpoint(
     c: Connection, session_id: str, *, phase: str, step: int, path: str, bytes: int, seconds: float, now: float
 ) -> None:
-    """Record a checkpoint whose manifest landed."""
+    """Record a checkpoint whose manifest landed, and with it how far its phase got."""
+    session_id, phase = clean(session_id), clean(phase)
     c.execute(
-        "INSERT OR REPLACE INTO checkpoint (session_id, phase, step, path, bytes, seconds, created_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (session_id, phase, step, path, bytes, seconds, now),
+        """INSERT OR REPLACE INTO checkpoint (session_id, phase, step, path, bytes, seconds, created_at)
+            VALUES (?, ?, ?, ?, ?, ?, ?)""",
+        [session_id, phase, integer(step), clean(path), integer(bytes), seconds, now],
     )
+    c.execute(
+        """UPDATE phase_run SET step = ? WHERE id =
+            (SELECT max(id) FROM phase_run WHERE session_id = ? AND phase = ?)""",
+        [integer(step), session_id, phase],
+    )
+    _touch(c, session_id, now)
 
 
 def forget_checkpoint(c: Connection, session_id: str, phase: str, step: int) -> None:
-    """Remove the row of a checkpoint that is no longer there."""
-    c.execute("DELETE FROM checkpoint WHERE session_id = ? AND phase = ? AND step = ?", (session_id, phase, step))
+    """Remove the record of a checkpoint whose files are gone; without effect when there is none."""
+    c.execute(
+        "DELETE FROM checkpoint WHERE session_id = ? AND phase = ? AND step = ?",
+        [clean(session_id), clean(phase), integer(step)],
+    )
 
 
 def add_model(c: Connection, row: ModelRow, parents: Mapping[str, float]) -> None:
-    """Record a model and where it came from."""
+    """Record a produced model and its lineage: parent id to weight."""
     c.execute(
-        "INSERT INTO model (id, session_id, phase, name, created_at, parameters, bytes, path, metrics) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            row.id,
-            row.session_id,
-            row.phase,
-            storable(row.name),
+        f"INSERT INTO model ({queries.columns(ModelRow)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            clean(row.id),
+            clean(row.session_id),
+            clean(row.phase),
+            clean(row.name),
             row.created_at,
-            row.parameters,
-            row.bytes,
-            row.path,
-            _json(row.metrics),
-        ),
+            integer(row.parameters),
+            integer(row.bytes),
+            clean(row.path),
+            json.dumps(row.metrics),
+        ],
     )
     for parent, weight in parents.items():
-        c.execute("INSERT INTO model_parent VALUES (?, ?, ?)", (row.id, parent, weight))
+        c.execute("INSERT INTO model_parent VALUES (?, ?, ?)", [clean(row.id), clean(parent), weight])
+    _touch(c, clean(row.session_id), row.created_at)
 
 
 def request_command(
     c: Connection, session_id: str, kind: str, *, args: Mapping[str, Any], requested_by: str, now: float
 ) -> CommandRow:
-    """Ask the owner of a session for something; the command is meant for its present lease.
+    """Ask the present owner of a session for something.
 
     Raises:
-        ForgeError: nobody runs the session.
+        NotFoundError: no such session.
+        ForgeError: nobody runs the session, so nobody would answer.
     """
-    row = get_session(c, session_id)
-    if row.lease is None or row.state not in LIVE:
+    session = get_session(c, session_id)
+    if session.lease is None or session.state not in LIVE:
         raise ForgeError(
-            f'{row.name} is {row.state}, nobody runs it; there is nothing to {kind}. Go on with "forge resume {row.name}".'
+            f"session {session.name} is {session.state} and nobody runs it, so it cannot {clean(kind)}. "
+            f'Start it with "forge resume {session.name}".'
         )
     cursor = c.execute(
-        "INSERT INTO command (session_id, lease, kind, args, requested_by, requested_at, state) "
-        "VALUES (?, ?, ?, ?, ?, ?, 'requested')",
-        (session_id, row.lease, kind, _json(args), storable(requested_by), now),
+        """INSERT INTO command (session_id, lease, kind, args, requested_by, requested_at, state)
+            VALUES (?, ?, ?, ?, ?, ?, 'requested')""",
+        [session.id, session.lease, clean(kind), json.dumps(dict(args)), clean(requested_by), now],
     )
-    return fetch(c, queries.command(cursor.lastrowid))[0]
+    return _one(c, queries.command(_row_id(cursor.lastrowid)), "command")
 
 
 def claim_commands(c: Connection, session_id: str, lease: str, now: float) -> list[CommandRow]:
-    """Take what was requested of this lease, oldest first; what was meant for another is void."""
+    """Take what was asked of this lease, oldest first; what was asked of an earlier owner becomes void.
+
+    Changes nothing when nothing is asked, and claims nothing for a lease that is no longer the session's.
+    """
+    waiting = fetch(c, queries.open_commands(session_id))
+    if not waiting:
+        return []
+    current = get_session(c, session_id).lease
+    if any(command.lease != current for command in waiting):
+        _void(c, clean(session_id), current, now)
+    if clean(lease) != current:
+        return []
+    mine = [command.id for command in waiting if command.lease == current and command.state == "requested"]
+    for command_id in mine:
+        c.execute("UPDATE command SET state = 'claimed' WHERE id = ?", [command_id])
+    return [_one(c, queries.command(command_id), "command") for command_id in mine]
+
+
+def answer_command(
+    c: Connection, command_id: int, state: Literal["done", "refused"], answer: str, now: float
+) -> CommandRow:
+    """Record what became of a command; the first answer stands, and a void one stays void."""
     c.execute(
-        "UPDATE command SET state = 'void', answered_at = ?, answer = 'meant for an owner that is gone' "
-        "WHERE session_id = ? AND lease != ? AND state IN ('requested', 'claimed')",
-        (now, session_id, lease),
+        """UPDATE command SET state = ?, answer = ?, answered_at = ?
+            WHERE id = ? AND state IN ('requested', 'claimed')""",
+        [state, clean(answer), now, command_id],
     )
-    ids = [
-        row[0]
-        for row in c.execute(
-            "SELECT id FROM command WHERE session_id = ? AND lease = ? AND state = 'requested' ORDER BY id LIMIT 1000",
-            (session_id, lease),
-        ).fetchall()
-    ]
-    c.executemany("UPDATE command SET state = 'claimed' WHERE id = ?", [(i,) for i in ids])
-    return [fetch(c, queries.command(i))[0] for i in ids]
+    return _one(c, queries.command(command_id), f"command {command_id}")
 
 
-def answer_command(c: Connection, command_id: int, state: str, answer: str, now: float) -> None:
-    """Record what became of a command: `done` or `refused`."""
+def rename_session(c: Connection, session_id: str, name: str, now: float | None = None) -> SessionRow:
+    """Give a session another name, with a number behind it where that is taken."""
+    session = get_session(c, session_id)
+    final = _free_name(c, name, besides=session.id)
+    c.execute("UPDATE session SET name = ? WHERE id = ?", [final, session.id])
+    return _edited(c, session.id, now)
+
+
+def set_note(c: Connection, session_id: str, note: str, now: float | None = None) -> SessionRow:
+    """Replace the note of a session."""
+    session = get_session(c, session_id)
+    c.execute("UPDATE session SET note = ? WHERE id = ?", [clean(note), session.id])
+    return _edited(c, session.id, now)
+
+
+def set_pinned(c: Connection, session_id: str, pinned: bool, now: float | None = None) -> SessionRow:
+    """Pin a session, so that no cleanup takes it, or let it go."""
+    session = get_session(c, session_id)
+    c.execute("UPDATE session SET pinned = ? WHERE id = ?", [int(pinned), session.id])
+    return _edited(c, session.id, now)
+
+
+def get_session(c: Connection, session_id: str) -> SessionRow:
+    """One session.
+
+    Raises:
+        NotFoundError: there is none with this id.
+    """
+    return _one(c, queries.session(session_id), f"session {clean(session_id)}")
+
+
+def _one(c: Connection, query: Query[T], what: str) -> T:
+    found = fetch(c, query)
+    if not found:
+        raise NotFoundError(f'there is no {what}. "forge sessions" lists what there is.')
+    return found[0]
+
+
+def _row_id(row_id: int | None) -> int:
+    if row_id is None:
+        raise RegistryError("SQLite gave no id for a new row; nothing was written.")
+    return row_id
+
+
+def _free_name(c: Connection, name: str, besides: str = "") -> str:
+    wanted = clean(name).strip()
+    if not wanted:
+        raise RegistryError("a session needs a name that is not empty.")
+    final, number = wanted, 1
+    while one_value(c, "SELECT 1 FROM session WHERE name = ? AND id <> ?", [final, besides]):
+        number += 1
+        final = f"{wanted}-{number}"
+    return final
+
+
+def _void(c: Connection, session_id: str, lease: str | None, now: float) -> None:
     c.execute(
-        "UPDATE command SET state = ?, answer = ?, answered_at = ? WHERE id = ?",
-        (state, storable(answer), now, command_id),
+        """UPDATE command SET state = 'void', answered_at = ?, answer = ?
+            WHERE session_id = ? AND state IN ('requested', 'claimed') AND lease IS NOT ?""",
+        [now, _OWNER_GONE, session_id, clean_or_none(lease)],
     )
 
 
-def _json(value: Mapping[str, Any]) -> str:
-    # NaN is not JSON; a figure that could not be measured is null.
-    def clean(item: Any) -> Any:
-        if isinstance(item, float) and not math.isfinite(item):
-            return None
-        if isinstance(item, Mapping):
-            return {str(k): clean(v) for k, v in item.items()}
-        if isinstance(item, (list, tuple)):
-            return [clean(v) for v in item]
-        return item
+def _touch(c: Connection, session_id: str, now: float) -> None:
+    c.execute("UPDATE session SET updated_at = ? WHERE id = ?", [now, session_id])
 
-    return json.dumps(clean(value), ensure_ascii=True)
+
+def _edited(c: Connection, session_id: str, now: float | None) -> SessionRow:
+    if now is not None:
+        _touch(c, session_id, now)
+    return get_session(c, session_id)

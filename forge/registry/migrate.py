@@ -1,91 +1,174 @@
-"""Bring a database file to the version that this program writes.
+"""Make a database file what this program expects, or say why it cannot be used.
 
-Each migration runs in one transaction together with its own record, so a crash leaves the version before
-or the version after. An older file is backed up first; a newer or foreign one is never touched.
+A file that is not Forge's, is damaged, or is newer than the program is never written to.
 """
 
 from __future__ import annotations
 
 import os
 import time
+import uuid
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from forge import durable
 from forge.errors import RegistryError
-from forge.registry.schema import Schema
-from forge.registry.sqlite import Connection, DatabaseError, transaction
+from forge.registry import sqlite
+from forge.registry.schema import Migration, Schema
+from forge.registry.sqlite import Connection, one_value, transaction
 
-_RECORD = "CREATE TABLE IF NOT EXISTS migration (version INTEGER PRIMARY KEY, at REAL NOT NULL) STRICT"
+# Reading every page costs about 1 ms a megabyte; a bigger file is checked where it is read.
+_CHECK_BYTES = 32 << 20
 
 
-def version_of(connection: Connection, schema: Schema, path: Path) -> int:
-    """The file's version; 0 for an empty one.
+@dataclass(frozen=True)
+class Opening:
+    """What `ensure` found and did."""
+
+    read_only: bool = False
+    notice: str | None = None
+    backup: Path | None = None
+
+
+def ensure(path: Path, schema: Schema) -> Opening:
+    """Create a missing file, migrate an older one after a backup, leave a newer one alone.
 
     Raises:
-        RegistryError: the file is damaged or belongs to another program.
+        RegistryError: the file is damaged or not Forge's; it is untouched.
     """
+    if not path.exists():
+        _create(path, schema)
+        return Opening()
+    if path.stat().st_size == 0:
+        _migrate_file(path, schema)
+        return Opening()
     try:
-        (mark,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    except DatabaseError as error:
-        raise RegistryError(
-            f"{path} is not a readable {schema.title} database ({error}). It was left untouched: "
-            "move it aside and start again, or restore a backup from the same folder."
-        ) from error
-    if mark == 0 and version == 0 and tables == 0:
-        return 0
-    if mark != schema.application_id:
-        raise RegistryError(
-            f"{path} is a database of another program (application id {mark:#x}); it was left untouched. "
-            "Choose another home with FORGE_HOME=/path."
-        )
-    return int(version)
-
-
-def migrate(connection: Connection, schema: Schema, path: Path) -> None:
-    """Apply the migrations that the file lacks.
-
-    Raises:
-        RegistryError: damaged, foreign, or newer than this program.
-    """
-    version = version_of(connection, schema, path)
-    if version > schema.version:
-        raise RegistryError(newer_message(schema, path, version))
-    if 0 < version < schema.version:
-        _back_up(connection, path, version)
-    for number in range(version + 1, schema.version + 1):
-        with transaction(connection):
-            # Another process may have migrated while we waited for the lock.
-            if version_of(connection, schema, path) >= number:
-                continue
-            connection.execute(f"PRAGMA application_id={schema.application_id}")
-            connection.execute(_RECORD)
-            for statement in schema.migrations[number - 1].split(";\n"):
-                if statement.strip():
-                    connection.execute(statement)
-            connection.execute("INSERT INTO migration VALUES (?, ?)", (number, time.time()))
-            connection.execute(f"PRAGMA user_version={number}")
-
-
-def newer_message(schema: Schema, path: Path, version: int) -> str:
-    """What to tell a person whose file was written by a newer program."""
-    return (
-        f"{path} has {schema.title} version {version}, newer than version {schema.version} of this program: "
-        "it is opened read-only. Upgrade forge-tui to write to it."
+        found = _inspect(path, schema)
+    except sqlite.OperationalError as error:
+        raise RegistryError(f"the {schema.what} {path} cannot be opened: {error}.") from error
+    except sqlite.DatabaseError as error:
+        raise _damaged(path, schema, str(error)) from error
+    if found > schema.version:
+        return Opening(True, _newer(path, schema, found))
+    if found == schema.version:
+        return Opening()
+    if found == 0:
+        _migrate_file(path, schema)
+        return Opening()
+    backup = _back_up(path, found)
+    _migrate_file(path, schema)
+    return Opening(
+        notice=f"the {schema.what} was brought from version {found} to {schema.version}; "
+        f"the file from before is kept as {backup}.",
+        backup=backup,
     )
 
 
-def _back_up(connection: Connection, path: Path, version: int) -> None:
-    target = path.with_name(f"{path.name}.v{version}.backup")
-    temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    connection.execute("VACUUM INTO ?", (str(temporary),))
-    temporary.chmod(0o600)
-    # VACUUM INTO does not fsync its target.
-    descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+def migrate(connection: Connection, schema: Schema) -> None:
+    """Apply the missing migrations, each in a transaction of its own with its record."""
+    for step in schema.migrations:
+        with transaction(connection):
+            # Asked inside the transaction: another process may have done this step while we waited.
+            if one_value(connection, "PRAGMA user_version") < step.version:
+                _apply(connection, schema, step)
+
+
+def _apply(connection: Connection, schema: Schema, step: Migration) -> None:
+    for statement in step.statements:
+        connection.execute(statement)
+    connection.execute(
+        "INSERT INTO migration (version, name, applied_at, sqlite_version) VALUES (?, ?, ?, ?)",
+        [step.version, step.name, time.time(), sqlite.VERSION],
+    )
+    connection.execute(f"PRAGMA application_id={schema.application_id}")
+    connection.execute(f"PRAGMA user_version={step.version}")
+
+
+def _migrate_file(path: Path, schema: Schema) -> None:
+    with closing(sqlite.open_writer(path, synchronous="FULL", wal_autocheckpoint=1000)) as connection:
+        migrate(connection, schema)
+
+
+def _create(path: Path, schema: Schema) -> None:
+    # Built under another name and linked: nobody ever opens a file without its tables, and of two processes
+    # that create it at the same time one wins and the other uses what it finds.
+    path = Path(os.path.realpath(path))
+    building = path.with_name(f".{path.name}.new-{uuid.uuid4().hex}")
+    try:
+        _migrate_file(building, schema)
+        try:
+            os.link(building, path)
+        except FileExistsError:
+            return
+        except OSError:
+            building.rename(path)  # a file system without links
+        durable.sync_folder(path.parent)
+    finally:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            building.with_name(building.name + suffix).unlink(missing_ok=True)
+
+
+def _inspect(path: Path, schema: Schema) -> int:
+    """The version of an existing file; 0 when it is an empty database."""
+    with closing(sqlite.open_reader(path)) as connection:
+        application_id = one_value(connection, "PRAGMA application_id")
+        version = one_value(connection, "PRAGMA user_version")
+        tables = one_value(connection, "SELECT count(*) FROM sqlite_master")
+        if application_id == 0 and version == 0 and tables == 0:
+            return 0
+        if application_id != schema.application_id or version < 1:
+            raise RegistryError(
+                f"{path} is a database of another program, not a Forge {schema.what}; it was left untouched. "
+                "Move it away, or choose another home with FORGE_HOME=/path."
+            )
+        if path.stat().st_size <= _CHECK_BYTES:
+            verdict = one_value(connection, "PRAGMA quick_check(1)")
+            if verdict != "ok":
+                raise _damaged(path, schema, str(verdict).splitlines()[0])
+        return int(version)
+
+
+def _back_up(path: Path, version: int) -> Path:
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    target = path.with_name(f"{path.name}.v{version}-{stamp}-{uuid.uuid4().hex[:6]}.backup")
+    partial = target.with_name(f".{target.name}.tmp")
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    try:
+        with closing(sqlite.open_reader(path)) as connection:
+            # The path is our own, but the home's may hold a quote.
+            connection.execute("VACUUM INTO ?", [str(partial)]).close()
+        _sync_file(partial)
+        durable.move(partial, target)
+    except (sqlite.Error, OSError) as error:
+        with suppress(FileNotFoundError):
+            partial.unlink()
+        raise RegistryError(
+            f"{path} must be brought to a newer version, but the backup before that failed: {error}. "
+            "Nothing was changed. Free some disk space and start again."
+        ) from error
+    return target
+
+
+def _sync_file(path: Path) -> None:
+    # VACUUM INTO does not fsync what it wrote.
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    durable.move(temporary, target)
+
+
+def _newer(path: Path, schema: Schema, found: int) -> str:
+    return (
+        f"the {schema.what} {path} was written by a newer Forge (version {found}, this one knows "
+        f"{schema.version}): it is opened read-only. Update Forge to change anything."
+    )
+
+
+def _damaged(path: Path, schema: Schema, why: str) -> RegistryError:
+    return RegistryError(
+        f"the {schema.what} {path} is damaged or not a database ({why}); it was left untouched. Move it away "
+        f'together with {path.name}-wal and {path.name}-shm, put back a "{path.name}.v*.backup" if there is one, '
+        "and start again: the sessions' folders are not affected."
+    )

@@ -1,52 +1,54 @@
-"""One read-only database on the event loop of a screen.
+"""What the screens read with: one connection on its own thread, awaited from the event loop.
 
-Readers notice change by `PRAGMA data_version` and only then ask for rows; the connection is closed by the
-screen that opened it, because an open one keeps the interpreter from ending.
+Never blocks the event loop, and never keeps a read transaction open between two calls.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING
 
-from forge.registry.query import Query, afetch
-from forge.registry.sqlite import connect_reader
+from forge.registry import sqlite
+from forge.registry.query import Query, T, afetch
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    import aiosqlite
+
+_DATA_VERSION = Query("PRAGMA data_version", (), lambda row: int(row[0]))
 
 
 class Reader:
-    """An open asynchronous reader."""
+    """Reads one database file, the registry or a session's metrics; open it with `await Reader.open(path)`."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
         self._version: int | None = None
 
     @classmethod
     async def open(cls, path: Path) -> Reader:
-        """Open a database read-only.
+        """Open a database for reading.
 
         Raises:
-            Error: it is not there, or not a database.
+            NotFoundError: there is no such file (a session that has not started has no metrics yet).
         """
-        return cls(await connect_reader(path))
+        return cls(await sqlite.connect_reader(path))
 
     async def changed(self) -> bool:
-        """Whether another connection committed since the last call; true the first time."""
-        ((version,),) = await self._connection.execute_fetchall("PRAGMA data_version")
-        moved = version != self._version
+        """Whether anyone has committed since the last call; true the first time."""
+        version = (await afetch(self._connection, _DATA_VERSION))[0]
+        changed = version != self._version
         self._version = version
-        return moved
+        return changed
 
     async def fetch(self, query: Query[T]) -> list[T]:
-        """All rows of a query."""
+        """All rows of a query. Raises `forge.registry.Error`, not aiosqlite's."""
         return await afetch(self._connection, query)
 
     async def one(self, query: Query[T]) -> T | None:
         """The first row of a query, or none."""
-        rows = await afetch(self._connection, query)
+        rows = await self.fetch(query)
         return rows[0] if rows else None
 
     async def close(self) -> None:
-        """Close the connection and end its thread."""
+        """Close the connection and end its thread; safe to call twice."""
         await self._connection.close()

@@ -1,114 +1,74 @@
-"""The registry as one process sees it: one writing thread, and a reader for every thread that asks.
+"""The registry of one home: one writing thread, one reader per thread that asks.
 
-Every write is one `BEGIN IMMEDIATE … COMMIT` on the writing thread, so no two threads of this process ever
-wait for each other inside SQLite.
+A connection belongs to the process that opened it; after a fork every call is refused.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
 
 from forge.errors import RegistryError
 from forge.home import Home, prepare_home
-from forge.registry.migrate import migrate, newer_message, version_of
-from forge.registry.query import Query, fetch
-from forge.registry.schema import REGISTRY
-from forge.registry.sqlite import (
-    Connection,
-    Error,
-    OperationalError,
-    open_reader,
-    open_writer,
-    transaction,
-)
+from forge.registry import schema, sqlite
+from forge.registry.migrate import ensure
+from forge.registry.query import Query, T, fetch
+from forge.registry.sqlite import Connection, one_value, transaction
 
-T = TypeVar("T")
+WAL_AUTOCHECKPOINT = 1000
+_WRITER_THREAD = "forge-registry"
 
 
 class Registry:
-    """An open registry; see `open`."""
+    """Sessions and all that belongs to them; open it with `Registry.open`."""
 
-    def __init__(self, home: Home, writer: Connection | None, notice: str | None) -> None:
-        self.home = home
+    def __init__(self, path: Path, *, read_only: bool = False, notice: str | None = None) -> None:
+        self.path = path
+        self.read_only = read_only
         self.notice = notice
-        self._writer = writer
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forge-registry")
-        self._local = threading.local()
-        self._readers: list[Connection] = []
+        """What a person should know about how it was opened; none mostly."""
+        self._pid = os.getpid()
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=_WRITER_THREAD)
+        self._writer: Connection | None = None
+        self._readers: dict[threading.Thread, Connection] = {}
         self._lock = threading.Lock()
+        self._closed = False
 
     @classmethod
     def open(cls, home: Home) -> Registry:
-        """Open the registry of a home, creating or migrating it; a newer one opens read-only with a notice.
+        """Prepare the home and open its registry; a newer one is opened read-only, with a notice.
 
         Raises:
             HomeError: the home cannot be used.
-            RegistryError: the file is damaged or another program's.
+            RegistryError: the file is damaged, or not Forge's; it is untouched.
         """
         prepare_home(home)
-        if home.registry.exists():
-            try:
-                probe = open_reader(home.registry)
-            except Error as error:
-                raise RegistryError(f"{home.registry} cannot be opened: {error}. It was left untouched.") from error
-            try:
-                version = version_of(probe, REGISTRY, home.registry)
-            finally:
-                probe.close()
-            if version > REGISTRY.version:
-                return cls(home, None, newer_message(REGISTRY, home.registry, version))
-        try:
-            writer = open_writer(home.registry, synchronous="FULL")
-        except Error as error:
-            raise RegistryError(f"{home.registry} cannot be opened for writing: {error}.") from error
-        try:
-            migrate(writer, REGISTRY, home.registry)
-        except BaseException:
-            writer.close()
-            raise
-        return cls(home, writer, None)
+        opening = ensure(home.registry, schema.REGISTRY)
+        return cls(home.registry, read_only=opening.read_only, notice=opening.notice)
 
-    @property
-    def read_only(self) -> bool:
-        """Whether this program may only look (the file is newer than it)."""
-        return self._writer is None
-
-    def write(self, change: Callable[[Connection], T]) -> T:
-        """Run `change` in one transaction on the writing thread.
+    def write(self, fn: Callable[[Connection], T]) -> T:
+        """Run `fn` in one transaction on the writing thread and return its result.
 
         Raises:
-            RegistryError: read-only, or the database stayed locked or could not be written.
+            RegistryError: read-only, locked by another process for too long, or the disk refused.
         """
-        if self._writer is None:
-            raise RegistryError(self.notice or "the registry is read-only")
-        return self._executor.submit(self._transact, self._writer, change).result()
-
-    def _transact(self, writer: Connection, change: Callable[[Connection], T]) -> T:
-        try:
-            with transaction(writer):
-                return change(writer)
-        except OperationalError as error:
-            raise RegistryError(
-                f"{self.home.registry} could not be written: {error}. "
-                "If it is locked, another program holds it: close that program and try again."
-            ) from error
-
-    def _reader(self) -> Connection:
-        reader = getattr(self._local, "reader", None)
-        if reader is None:
-            reader = open_reader(self.home.registry)
-            self._local.reader = reader
-            with self._lock:
-                self._readers.append(reader)
-        return reader
+        if self.read_only:
+            raise RegistryError(f"nothing can be changed: {self.notice or 'the registry is read-only.'}")
+        self._check_usable()
+        if threading.current_thread().name.startswith(_WRITER_THREAD):
+            raise RuntimeError("Registry.write inside Registry.write would wait for itself for ever")
+        return self._executor.submit(self._write, fn).result()
 
     def fetch(self, query: Query[T]) -> list[T]:
-        """All rows of a query, read on the calling thread."""
-        return fetch(self._reader(), query)
+        """All rows of a query."""
+        try:
+            return fetch(self._reader(), query)
+        except sqlite.Error as error:
+            raise self._explain(error) from error
 
     def one(self, query: Query[T]) -> T | None:
         """The first row of a query, or none."""
@@ -116,19 +76,22 @@ class Registry:
         return rows[0] if rows else None
 
     def data_version(self) -> int:
-        """Changes when another connection commits, as this thread's reader sees it."""
-        return int(self._reader().execute("PRAGMA data_version").fetchone()[0])
+        """A number that changes with every commit of anyone; compare only within one thread."""
+        try:
+            return int(one_value(self._reader(), "PRAGMA data_version"))
+        except sqlite.Error as error:
+            raise self._explain(error) from error
 
     def close(self) -> None:
-        """Fold the log into the file and close every connection; safe to call twice."""
+        """Close all connections and fold the WAL into the file; safe to call twice."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
         with self._lock:
-            readers, self._readers = self._readers, []
-        for reader in readers:
-            reader.close()
-        self._local = threading.local()
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            self._executor.submit(_close_writer, writer).result()
+            for reader in self._readers.values():
+                reader.close()
+            self._readers.clear()
+        self._executor.submit(self._close_writer).result()
         self._executor.shutdown()
 
     def __enter__(self) -> Registry:
@@ -139,9 +102,61 @@ class Registry:
     ) -> None:
         self.close()
 
+    def _write(self, fn: Callable[[Connection], T]) -> T:
+        try:
+            if self._writer is None:
+                self._writer = sqlite.open_writer(
+                    self.path, synchronous="FULL", wal_autocheckpoint=WAL_AUTOCHECKPOINT
+                )
+            with transaction(self._writer):
+                return fn(self._writer)
+        except sqlite.IntegrityError:
+            raise  # a mistake of the program, not something a person can act on
+        except sqlite.Error as error:
+            raise self._explain(error) from error
+        except OverflowError as error:
+            raise RegistryError(f"a number is too large for the registry: {error}.") from error
 
-def _close_writer(writer: Connection) -> None:
-    writer.execute("PRAGMA optimize").fetchall()
-    # Busy is an answer here, not an error: the next owner folds the log in.
-    writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    writer.close()
+    def _close_writer(self) -> None:
+        if self._writer is None:
+            return
+        try:
+            sqlite.optimize(self._writer)
+            sqlite.truncate_wal(self._writer)
+        finally:
+            self._writer.close()
+            self._writer = None
+
+    def _reader(self) -> Connection:
+        self._check_usable()
+        thread = threading.current_thread()
+        reader = self._readers.get(thread)
+        if reader is None:
+            reader = sqlite.open_reader(self.path)
+            with self._lock:
+                for ended in [other for other in self._readers if not other.is_alive()]:
+                    self._readers.pop(ended).close()
+                self._readers[thread] = reader
+        return reader
+
+    def _check_usable(self) -> None:
+        if os.getpid() != self._pid:
+            raise RuntimeError("this Registry was opened before a fork; open another one in this process")
+        if self._closed:
+            raise RuntimeError("this Registry is closed")
+
+    def _explain(self, error: sqlite.Error) -> RegistryError:
+        why = str(error)
+        if "locked" in why or "busy" in why:
+            return RegistryError(
+                f"another process has kept {self.path} locked for {sqlite.BUSY_TIMEOUT_MS / 1000:g} seconds; nothing "
+                'was changed. See which Forge is busy with "forge status", then try again.'
+            )
+        if "full" in why:
+            return RegistryError(f"the disk that holds {self.path} is full; nothing was changed. Free some space.")
+        if "malformed" in why or "not a database" in why:
+            return RegistryError(
+                f"the registry {self.path} is damaged ({why}). Stop all Forge processes, move it away together "
+                f'with its -wal and -shm, and put back a "{self.path.name}.v*.backup" if there is one.'
+            )
+        return RegistryError(f"the registry {self.path} cannot be used: {why}.")

@@ -1,0 +1,177 @@
+"""What a screen or the command line asks the engine for. Never imports torch on the calling thread.
+
+Control of a run takes one road, the `command` row, whoever hosts it.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import time
+from collections.abc import Callable
+
+from ulid import ULID
+
+from forge import durable
+from forge.config import PipelineConfig, dump_yaml
+from forge.engine import names
+from forge.engine.host import HostedRun
+from forge.engine.lease import is_held
+from forge.errors import ForgeError, NotFoundError, SessionLeasedError
+from forge.home import Home
+from forge.registry import LIVE, RESUMABLE, CommandRow, Registry, SessionRow, State, edits, fetch, queries
+
+
+class Engine:
+    """The engine of one process over one home."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.registry = Registry.open(home)
+        self._hosted: HostedRun | None = None
+
+    def create(self, config: PipelineConfig, name: str | None = None) -> str:
+        """Add a session with its frozen configuration; returns its id."""
+        session_id = str(ULID())
+        paths = self.home.session(session_id)
+        if self.registry.read_only:
+            raise ForgeError(self.registry.notice or "the registry is read-only")
+        durable.make_folder(paths.root)
+        durable.write_file(paths.config, dump_yaml(config).encode())
+        durable.sync_folder(paths.root)
+        plan = [(phase, getattr(config, phase).steps) for phase in config.phases]
+        label, now = name or names.random_name(), time.time()
+        self.registry.write(
+            lambda c: edits.create_session(
+                c, id=session_id, name=label, preset=config.name, phases=plan, now=now
+            )
+        )
+        return session_id
+
+    def host(self, session_id: str, on_end: Callable[[], None] = lambda: None) -> HostedRun:
+        """Take the lease of a session and run it in a thread of this process.
+
+        Raises:
+            SessionLeasedError: somebody runs it, or this process runs another.
+            ForgeError: it is in a state from which nothing can go on.
+        """
+        session = self.session(session_id)
+        if self._hosted is not None and self._hosted.alive:
+            raise SessionLeasedError(
+                f"this process already runs {self._hosted.session.name}; stop it first, or start another forge."
+            )
+        run = HostedRun(self.home, self.registry, session)
+        try:
+            self.reconcile(holding=session_id)
+            session = self.session(session_id)
+            if session.state not in RESUMABLE:
+                raise ForgeError(f"{session.name} is {session.state}; there is nothing left to run.")
+            run.start(on_end)
+        except BaseException:
+            run.abandon()
+            raise
+        self._hosted = run
+        return run
+
+    def request(self, session_id: str, kind: str, **args: object) -> CommandRow:
+        """Ask whoever runs a session for `pause`, `resume`, `stop` or `checkpoint`.
+
+        Raises:
+            ForgeError: nobody runs it.
+        """
+        self.reconcile()
+        now, who = time.time(), f"{getpass.getuser()} (pid {os.getpid()})"
+        return self.registry.write(
+            lambda c: edits.request_command(c, session_id, kind, args=args, requested_by=who, now=now)
+        )
+
+    def resume(self, session_id: str) -> HostedRun | None:
+        """Go on with a session: a paused live one is told to, any other is hosted here."""
+        self.reconcile()
+        session = self.session(session_id)
+        if session.state in LIVE:
+            self.request(session_id, "resume")
+            return None
+        return self.host(session_id)
+
+    def hosted(self) -> str | None:
+        """The session that this process runs now."""
+        run = self._hosted
+        return run.session.id if run is not None and run.alive else None
+
+    @property
+    def run(self) -> HostedRun | None:
+        """The run that this process started last."""
+        return self._hosted
+
+    def session(self, session_id: str) -> SessionRow:
+        """A session by id.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        row = self.registry.one(queries.session(session_id))
+        if row is None:
+            raise NotFoundError(f'no session with id {session_id}; "forge sessions" lists them.')
+        return row
+
+    def find(self, text: str | None) -> SessionRow:
+        """The session that a person means: a name, an id or its beginning; none means the live or newest one.
+
+        Raises:
+            NotFoundError: none fits, or several do.
+        """
+        if text is None:
+            rows = self.registry.fetch(queries.live_sessions()) or self.registry.fetch(queries.sessions(limit=1))
+            if not rows:
+                raise NotFoundError('there is no session yet; start one with "forge run tiny".')
+            return rows[0]
+        rows = self.registry.fetch(queries.find_sessions(text))
+        exact = [row for row in rows if text in (row.name, row.id)]
+        if exact or len(rows) == 1:
+            return (exact or rows)[0]
+        if rows:
+            raise NotFoundError(f'"{text}" fits {len(rows)} sessions: {", ".join(row.name for row in rows)}.')
+        raise NotFoundError(f'no session "{text}"; "forge sessions" lists them.')
+
+    def reconcile(self, holding: str | None = None) -> list[str]:
+        """Mark sessions whose owner died as interrupted; `holding` is one whose lease we hold ourselves."""
+        if self.registry.read_only:
+            return []
+        dead = [
+            row
+            for row in self.registry.fetch(queries.live_sessions())
+            if row.id == holding or not is_held(self.home.session(row.id).lease)
+        ]
+        for row in dead:
+            self.registry.write(lambda c, row=row: _interrupt(c, row))  # type: ignore[misc]
+        return [row.id for row in dead]
+
+    def shutdown(self, *, keep_training: bool = False) -> None:
+        """End this process's part: stop the hosted run with a checkpoint, or leave it running; then close."""
+        run = self._hosted
+        if run is not None and run.alive:
+            if keep_training:
+                return
+            run.stop("the program that hosted it was closed")
+            run.wait()
+        self.registry.close()
+
+
+def _interrupt(c: object, row: SessionRow) -> None:
+    now = time.time()
+    current = edits.get_session(c, row.id)
+    # Another process may have looked, or resumed it, since we read the row.
+    if current.state not in LIVE or current.lease != row.lease:
+        return
+    for run in fetch(c, queries.phase_runs(row.id)):
+        if run.state in LIVE:
+            edits.set_phase_state(c, row.id, run.phase, State.INTERRUPTED, now=now)
+    edits.set_session_state(c, row.id, State.INTERRUPTED, now=now)
+    if row.lease is not None:
+        edits.drop_lease(c, row.id, row.lease)
+    edits.add_event(
+        c, row.id, kind="interrupted", message=f"its owner ({row.owner}) ended without saying so", now=now,
+        phase=row.phase, level="warning",
+    )  # fmt: skip
+
