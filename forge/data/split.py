@@ -71,6 +71,6 @@ def _too_few(count: int, data: DataConfig) -> str:
     left = f"{count or 'no'} document{'' if count == 1 else 's'}"
     limit = "" if data.max_bytes is None else f" and data.max_bytes {data.max_bytes}"
     return (
-        f"corpus {data.corpus}: {left} left after removing duplicates{limit}; three are needed, to train on and to "
-        "hold out for dev and test. Add files, or cut a large one up: split -l 1000 FILE PART-."
+        f"corpus {data.corpus}: {left} left after removing duplicates{limit}; three are needed, to train on "
+        "and to hold out for dev and test. Add files, or cut a large one up: split -l 1000 FILE PART-."
     )

@@ -19,7 +19,8 @@ from forge.engine.host import HostedRun
 from forge.engine.lease import is_held
 from forge.errors import ForgeError, NotFoundError, SessionLeasedError
 from forge.home import Home
-from forge.registry import LIVE, RESUMABLE, CommandRow, Registry, SessionRow, State, edits, fetch, queries
+from forge.registry import LIVE, RESUMABLE, CommandRow, Registry, SessionRow, State, edits, queries
+from forge.registry.query import fetch
 
 
 class Engine:
@@ -122,7 +123,7 @@ class Engine:
             NotFoundError: none fits, or several do.
         """
         if text is None:
-            rows = self.registry.fetch(queries.live_sessions()) or self.registry.fetch(queries.sessions(limit=1))
+            rows = self.registry.fetch(queries.sessions(limit=1000, states=LIVE)) or self.registry.fetch(queries.sessions(limit=1))
             if not rows:
                 raise NotFoundError('there is no session yet; start one with "forge run tiny".')
             return rows[0]
@@ -140,7 +141,7 @@ class Engine:
             return []
         dead = [
             row
-            for row in self.registry.fetch(queries.live_sessions())
+            for row in self.registry.fetch(queries.sessions(limit=1000, states=LIVE))
             if row.id == holding or not is_held(self.home.session(row.id).lease)
         ]
         for row in dead:

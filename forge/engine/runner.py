@@ -18,7 +18,8 @@ from forge.contract import LoadedModel, Phase, PhaseResult, ProducedModel
 from forge.engine.context import EngineContext, PhaseStopped, RunScope
 from forge.engine.sampler import Sampler
 from forge.errors import ForgeError
-from forge.registry import ModelRow, PhaseRunRow, State, edits, fetch, queries
+from forge.registry import ModelRow, PhaseRunRow, State, edits, queries
+from forge.registry.query import fetch
 
 if TYPE_CHECKING:
     from torch import nn
@@ -131,7 +132,7 @@ class Runner:
 
     def _load_models(self, phase: str) -> list[LoadedModel]:
         scope = self._scope
-        rows = scope.registry.fetch(queries.models(scope.session_id))
+        rows = scope.registry.fetch(queries.models(scope.session_id, 1000))
         return [self._load(row) for row in reversed(rows) if row.phase == phase]
 
     def _load(self, row: ModelRow) -> LoadedModel:
@@ -142,7 +143,7 @@ class Runner:
 
     def _remove_orphans(self) -> None:
         """Models of a phase that was killed before the registry knew them."""
-        known = {row.id for row in self._scope.registry.fetch(queries.models(self._scope.session_id))}
+        known = {row.id for row in self._scope.registry.fetch(queries.models(self._scope.session_id, 1000))}
         folder = self._scope.paths.root / "models"
         for entry in folder.iterdir() if folder.is_dir() else ():
             if entry.name not in known:

@@ -1,33 +1,38 @@
-"""A read as a value: SQL, parameters and how a row becomes an object.
+"""A bounded read: SQL, its parameters, and how a row of the answer becomes a value.
 
-The same query runs on a plain connection and on an asynchronous one; both fetch every row and close the
-cursor inside one function, because a forgotten cursor keeps the write-ahead log from being emptied.
+Running one fetches every row and closes its cursor: one forgotten cursor pins the WAL, which then grows
+without bound.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from forge.registry.sqlite import Connection
 
+if TYPE_CHECKING:
+    import aiosqlite
+
 T = TypeVar("T")
+
+MAX_LIMIT = 1_000_000
+_MAX_INTEGER = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
 class Query(Generic[T]):
-    """One bounded SELECT."""
+    """One SELECT. `read` gets a row as a tuple, in the order of the columns."""
 
     sql: str
-    parameters: tuple[Any, ...]
-    read: Callable[[Sequence[Any]], T]
-    """Turns one row (a plain tuple) into the result."""
+    params: Sequence[Any]
+    read: Callable[[tuple[Any, ...]], T]
 
 
 def fetch(connection: Connection, query: Query[T]) -> list[T]:
     """All rows of a query."""
-    cursor = connection.execute(query.sql, query.parameters)
+    cursor = connection.execute(query.sql, query.params)
     try:
         rows = cursor.fetchall()
     finally:
@@ -35,7 +40,33 @@ def fetch(connection: Connection, query: Query[T]) -> list[T]:
     return [query.read(row) for row in rows]
 
 
-async def afetch(connection: Any, query: Query[T]) -> list[T]:
-    """All rows of a query on an aiosqlite connection."""
-    rows = await connection.execute_fetchall(query.sql, query.parameters)
-    return [query.read(row) for row in rows]
+async def afetch(connection: aiosqlite.Connection, query: Query[T]) -> list[T]:
+    """All rows of a query, read on the connection's own thread."""
+    # One hop runs and exhausts the statement: a cancelled await cannot leave it open half-way.
+    rows = await connection.execute_fetchall(query.sql, query.params)
+    return [query.read(tuple(row)) for row in rows]
+
+
+def clean(text: str) -> str:
+    """Text as SQLite can keep it: lone surrogates and NUL are written out as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def clean_or_none(text: str | None) -> str | None:
+    """`clean`, with none left alone."""
+    return None if text is None else clean(text)
+
+
+def like(text: str) -> str:
+    """Text as a literal inside a LIKE pattern with `ESCAPE '\\'`."""
+    return clean(text).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+def bounded(number: int, most: int = MAX_LIMIT) -> int:
+    """A LIMIT between 0 and `most`; a negative LIMIT would mean none at all."""
+    return min(max(number, 0), most)
+
+
+def integer(number: int) -> int:
+    """The nearest 64-bit integer; SQLite has no longer ones."""
+    return min(max(number, -_MAX_INTEGER - 1), _MAX_INTEGER)

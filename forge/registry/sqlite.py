@@ -1,134 +1,233 @@
-"""The one SQLite library of the process, and the one connection recipe.
+"""The one door to SQLite: which library, which connection recipe, which transaction.
 
-SQLite 3.7.0 to 3.51.2 can corrupt a WAL database shared by several writers or checkpointers, and system
-Pythons ship such versions. So this module alone imports a binding; everybody else imports from here.
+Nothing else imports `sqlite3`, `pysqlite3` or `aiosqlite`: two copies of SQLite on one file in one process
+drop each other's POSIX locks, and the errors of one are not caught by the names of the other.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import aiosqlite
+from forge.errors import NotFoundError, RegistryError
 
-Connection = Any
-"""A DB-API connection of whichever library was chosen; the two have no common type."""
+if TYPE_CHECKING:
+    import sqlite3 as _binding
 
+    import aiosqlite
 
-def _wal_safe(version: tuple[int, ...]) -> bool:
-    backports = (version[:2] == (3, 50) and version >= (3, 50, 7)) or (
-        version[:2] == (3, 44) and version >= (3, 44, 6)
-    )
-    return version >= (3, 51, 3) or backports
+BUSY_TIMEOUT_MS = 30_000
+JOURNAL_SIZE_LIMIT = 64 << 20
+STRICT_SINCE = (3, 37, 0)
+_ITER_CHUNK = 64
 
-
-def _choose() -> tuple[Any, str]:
-    try:
-        return importlib.import_module("pysqlite3.dbapi2"), "pysqlite3"
-    except ImportError:
-        return importlib.import_module("sqlite3"), "sqlite3"
+Synchronous = Literal["FULL", "NORMAL"]
+Journal = Literal["WAL", "DELETE"]
 
 
-_module, LIBRARY = _choose()
-VERSION: str = _module.sqlite_version
-WAL_SAFE: bool = _wal_safe(_module.sqlite_version_info)
-JOURNAL_MODE = "wal" if WAL_SAFE else "delete"
-"""With an affected library the rollback journal is slower but safe."""
-
-Row: Any = _module.Row
-Error: type[Exception] = _module.Error
-DatabaseError: type[Exception] = _module.DatabaseError
-OperationalError: type[Exception] = _module.OperationalError
-IntegrityError: type[Exception] = _module.IntegrityError
-
-BUSY_SECONDS = 30.0
-_COMMON = ("foreign_keys=ON", f"busy_timeout={int(BUSY_SECONDS * 1000)}", "trusted_schema=OFF", "cell_size_check=ON")
+def is_fixed(version: tuple[int, ...]) -> bool:
+    """Whether this SQLite is free of the WAL-reset bug of 3.7.0-3.51.2 (backported to 3.50.7 and 3.44.6)."""
+    if version >= (3, 51, 3) or version < (3, 7):
+        return True
+    return (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
 
 
-def connect(target: str, **options: Any) -> Connection:
-    """A bare connection of the chosen library with explicit transactions."""
-    options.setdefault("timeout", BUSY_SECONDS)
-    return _module.connect(target, isolation_level=None, **options)
+def choose(found: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[str, bool]:
+    """Pick a library from `(name, SQLite version)` in order of preference.
 
-
-def open_writer(path: Path, *, synchronous: Literal["FULL", "NORMAL"], wal_autocheckpoint: int = 1000) -> Connection:
-    """Open a database for writing, creating it private to its owner.
-
-    Raises:
-        Error: not a database, or WAL was refused.
+    Returns:
+        Its name, and whether WAL may be used: with an affected version only the newest is left, without WAL.
     """
-    fresh = not path.exists()
-    if fresh:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    connection = connect(str(path), check_same_thread=False)
+    for name, version in found:
+        if is_fixed(version):
+            return name, True
+    return max(found, key=lambda item: item[1])[0], False
+
+
+def _load() -> tuple[Any, str, bool]:
+    modules = {}
+    for name in ("pysqlite3", "sqlite3"):
+        with suppress(ImportError):  # the wheel does not exist for every platform
+            modules[name] = importlib.import_module(f"{name}.dbapi2")
+            if is_fixed(modules[name].sqlite_version_info):
+                break
+    name, safe = choose([(name, module.sqlite_version_info) for name, module in modules.items()])
+    return modules[name], name, safe
+
+
+if not TYPE_CHECKING:
+    _binding, LIBRARY, WAL_SAFE = _load()
+else:
+    LIBRARY: Literal["pysqlite3", "sqlite3"]
+    WAL_SAFE: bool
+
+VERSION: str = _binding.sqlite_version
+JOURNAL: Journal = "WAL" if WAL_SAFE else "DELETE"
+
+connect = _binding.connect
+Connection = _binding.Connection
+Row = _binding.Row
+Error = _binding.Error
+DatabaseError = _binding.DatabaseError
+OperationalError = _binding.OperationalError
+IntegrityError = _binding.IntegrityError
+
+
+def open_writer(
+    path: Path, *, synchronous: Synchronous, wal_autocheckpoint: int, journal: Journal | None = None
+) -> Connection:
+    """Open for writing, and create an empty file with mode 0600 where there is none.
+
+    Args:
+        path: the database file.
+        synchronous: `FULL` where every commit must survive a power cut.
+        wal_autocheckpoint: pages in the WAL after which a commit also checkpoints.
+        journal: `WAL`, or `DELETE` where the library is affected by the WAL-reset bug; none picks.
+    """
+    _require_strict()
+    path = Path(os.path.realpath(path))
+    if not path.exists():
+        with suppress(FileExistsError):
+            # Exclusive, so nobody can have it open yet: closing this descriptor cannot drop anyone's locks.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    connection = connect(f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=_busy_seconds())
     try:
-        if fresh:
-            # Takes effect only before WAL and the first table.
+        _prepare(connection)
+        if one_value(connection, "PRAGMA page_count") == 0:
+            # Must precede WAL and the first table: either writes the header, and then it is too late.
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        (mode,) = connection.execute(f"PRAGMA journal_mode={JOURNAL_MODE}").fetchone()
-        if mode != JOURNAL_MODE:
-            raise OperationalError(f"{path}: journal mode {JOURNAL_MODE} was refused (got {mode})")
-        pragmas = (*_COMMON, f"synchronous={synchronous}", f"wal_autocheckpoint={wal_autocheckpoint}")
-        for pragma in (*pragmas, "journal_size_limit=67108864"):
-            connection.execute(f"PRAGMA {pragma}").fetchall()
+        _set_journal(connection, journal or JOURNAL, path)
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+        connection.execute(f"PRAGMA wal_autocheckpoint={int(wal_autocheckpoint)}")
+        connection.execute(f"PRAGMA journal_size_limit={JOURNAL_SIZE_LIMIT}").close()
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _reader_uri(path: Path) -> str:
-    uri = path.resolve().as_uri() + "?mode=ro"
-    unwritable = not os.access(path.parent, os.W_OK)
-    if unwritable and not path.with_name(path.name + "-wal").exists():
-        # A reader of a WAL database must write its shared memory; on read-only media nobody else writes.
-        uri += "&immutable=1"
-    return uri
-
-
-_READER = (*_COMMON, "query_only=ON")
-
-
 def open_reader(path: Path) -> Connection:
-    """Open a database for reading only."""
-    connection = connect(_reader_uri(path), uri=True, check_same_thread=False)
+    """Open for reading only; may be closed by another thread than the one that reads.
+
+    Raises:
+        NotFoundError: there is no such file.
+        RegistryError: unwritable media with a `-wal` beside the file, which cannot be read without writing.
+    """
+    path = Path(os.path.realpath(path))
+    connection = connect(
+        f"{path.as_uri()}?{_reader_mode(path)}",
+        uri=True,
+        isolation_level=None,
+        timeout=_busy_seconds(),
+        check_same_thread=False,
+    )
     try:
-        for pragma in _READER:
-            connection.execute(f"PRAGMA {pragma}").fetchall()
+        _prepare(connection)
+        connection.execute("PRAGMA query_only=ON")
     except BaseException:
         connection.close()
         raise
+    return connection
+
+
+def async_reader(path: Path) -> aiosqlite.Connection:
+    """An `aiosqlite` connection on the same library and recipe as `open_reader`; await it to open."""
+    import aiosqlite  # 50 ms of asyncio that `forge --help` need not pay
+
+    connection = aiosqlite.Connection(lambda: open_reader(path), _ITER_CHUNK)
+    # Its thread is not a daemon, so one connection left open would hang the interpreter at exit.
+    connection._thread.daemon = True
     return connection
 
 
 async def connect_reader(path: Path) -> aiosqlite.Connection:
-    """Open a database for reading from an event loop; the caller closes it."""
-    uri = _reader_uri(path)
-    connection = await aiosqlite.Connection(lambda: connect(uri, uri=True), 64)
-    try:
-        for pragma in _READER:
-            await connection.execute_fetchall(f"PRAGMA {pragma}")
-    except BaseException:
-        await connection.close()
-        raise
-    return connection
+    """Open `async_reader`; errors are those of this module, not aiosqlite's."""
+    return await async_reader(path)
 
 
 @contextmanager
 def transaction(connection: Connection) -> Iterator[Connection]:
-    """`BEGIN IMMEDIATE … COMMIT`; rolled back on any exception.
+    """`BEGIN IMMEDIATE ... COMMIT`, or `ROLLBACK` when the body or the commit fails.
 
-    A plain BEGIN that upgrades from reading to writing is the classic "database is locked".
+    Never a plain BEGIN: a read transaction that upgrades after another commit fails at once, whatever the
+    busy timeout.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection
         connection.execute("COMMIT")
     except BaseException:
+        # SQLite itself rolls back on some errors (disk full, I/O), and a second ROLLBACK would fail.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def one_value(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> Any:
+    """The first column of the only row, or none; leaves no open statement."""
+    cursor = connection.execute(sql, parameters)
+    try:
+        rows = cursor.fetchall()
+    finally:
+        cursor.close()
+    return rows[0][0] if rows else None
+
+
+def truncate_wal(connection: Connection, attempts: int = 3) -> bool:
+    """Fold the WAL into the file and empty it; false while a reader or writer is in the way."""
+    # A TRUNCATE checkpoint waits for readers with the busy timeout, and leaving must not take half a minute.
+    before = one_value(connection, "PRAGMA busy_timeout=100")
+    try:
+        return any(one_value(connection, "PRAGMA wal_checkpoint(TRUNCATE)") == 0 for _ in range(attempts))
+    except OperationalError:
+        # Locked is an answer here too; what is in the WAL stays valid and the next opener folds it in.
+        return False
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={before}").close()
+
+
+def _prepare(connection: Connection) -> None:
+    connection.execute("PRAGMA trusted_schema=OFF")
+    connection.execute("PRAGMA cell_size_check=ON")
+    # Several processes share the file, and mmap makes the WAL-reset bug worse.
+    connection.execute("PRAGMA mmap_size=0").close()
+
+
+def _set_journal(connection: Connection, journal: Journal, path: Path) -> None:
+    # The mode is asked for, not commanded: SQLite answers with the one it kept and raises nothing.
+    reply = one_value(connection, f"PRAGMA journal_mode={journal}")
+    if str(reply).upper() != journal:
+        raise RegistryError(
+            f"SQLite keeps journal mode {reply} for {path} instead of {journal}. "
+            "Put the Forge home on a local disk with FORGE_HOME=/path."
+        )
+
+
+def _reader_mode(path: Path) -> str:
+    if not path.exists():
+        raise NotFoundError(f"there is no database at {path}.")
+    if os.access(path.parent, os.W_OK):
+        return "mode=ro"
+    if path.with_name(path.name + "-wal").exists():
+        raise RegistryError(
+            f"{path} has a write-ahead log beside it and its folder is not writable, so it cannot be read safely. "
+            "Copy the whole folder to a writable place and open it there."
+        )
+    return "mode=ro&immutable=1"
+
+
+def _require_strict() -> None:
+    if _binding.sqlite_version_info < STRICT_SINCE:
+        raise RegistryError(
+            f"SQLite {VERSION} is too old for Forge's tables (3.37 or newer is needed). "
+            "Install the pysqlite3 package: pip install pysqlite3."
+        )
+
+
+def _busy_seconds() -> float:
+    return BUSY_TIMEOUT_MS / 1000

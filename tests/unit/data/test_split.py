@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forge.config import DataConfig
@@ -25,6 +25,7 @@ def numbered(count: int) -> list[Document]:
     return documents([f"document {i:05}".encode() for i in range(count)])
 
 
+@settings(deadline=None)
 @given(_bodies, _fraction, _fraction)
 def test_a_partition_without_empty_parts(bodies: list[bytes], dev: float, test: float) -> None:
     found = documents(bodies)
@@ -35,6 +36,7 @@ def test_a_partition_without_empty_parts(bodies: list[bytes], dev: float, test: 
     assert parts == sorted(found, key=lambda d: d.digest)
 
 
+@settings(deadline=None)
 @given(_bodies, st.randoms(use_true_random=False))
 def test_order_of_the_files_does_not_matter(bodies: list[bytes], random: object) -> None:
     found = documents(bodies)
@@ -63,6 +65,7 @@ def test_the_limit_takes_documents_of_every_split_alike() -> None:
     assert len(splits["dev"]) == pytest.approx(200, rel=0.25)
 
 
+@settings(deadline=None)
 @given(_bodies, st.integers(1, 200))
 def test_the_limit_is_kept_and_used(bodies: list[bytes], limit: int) -> None:
     found = documents(bodies)
