@@ -6,7 +6,7 @@ What is imported from here is the whole of its surface; a module below it may ch
 from forge.registry import edits, metrics, queries, rows
 from forge.registry.lifecycle import LIVE, RESUMABLE, TRANSITIONS, State, check_transition
 from forge.registry.metrics import MetricsWriter, Record
-from forge.registry.query import Query
+from forge.registry.query import Query, afetch, fetch
 from forge.registry.readers import Reader
 from forge.registry.registry import Registry
 from forge.registry.rows import (
@@ -32,6 +32,8 @@ from forge.registry.sqlite import (
     IntegrityError,
     OperationalError,
     connect_reader,
+    open_reader,
+    open_writer,
 )
 
 __all__ = [
@@ -63,10 +65,14 @@ __all__ = [
     "SeriesRow",
     "SessionRow",
     "State",
+    "afetch",
     "check_transition",
     "connect_reader",
     "edits",
+    "fetch",
     "metrics",
+    "open_reader",
+    "open_writer",
     "queries",
     "rows",
 ]

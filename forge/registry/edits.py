@@ -7,17 +7,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from forge.errors import ForgeError, NotFoundError, RegistryError
+from forge.errors import RegistryError
 from forge.registry import queries
+from forge.registry.commands import answer_command, claim_commands, drop_lease, request_command, take_lease
 from forge.registry.lifecycle import LIVE, State, check_transition
-from forge.registry.query import Query, T, clean, clean_or_none, fetch, integer
-from forge.registry.rows import CommandRow, ModelRow, PhaseRunRow, SessionRow
+from forge.registry.lookup import get_session, require, row_id
+from forge.registry.query import clean, clean_or_none, integer
+from forge.registry.rows import ModelRow, PhaseRunRow, SessionRow
 from forge.registry.sqlite import Connection, one_value
 
+__all__ = [
+    "add_checkpoint",
+    "add_event",
+    "add_model",
+    "answer_command",
+    "claim_commands",
+    "create_session",
+    "drop_lease",
+    "enter_phase",
+    "forget_checkpoint",
+    "get_session",
+    "rename_session",
+    "request_command",
+    "set_note",
+    "set_phase_state",
+    "set_pinned",
+    "set_session_state",
+    "take_lease",
+]
+
 _ENDED = frozenset({State.COMPLETED, State.FAILED, State.STOPPED, State.INTERRUPTED})
-_OWNER_GONE = "the process that it was meant for has ended"
 
 
 def create_session(
@@ -48,7 +69,13 @@ def create_session(
 
 
 def set_session_state(
-    c: Connection, session_id: str, state: State, *, now: float, error: str | None = None, phase: str | None = None
+    c: Connection,
+    session_id: str,
+    state: State,
+    *,
+    now: float,
+    error: str | None = None,
+    phase: str | None = None,
 ) -> SessionRow:
     """Move a session to another state; `error` is why it failed, `phase` the one that runs.
 
@@ -66,10 +93,17 @@ def set_session_state(
     # What went wrong last time is over once it runs again, and stays to be read until then.
     kept = None if state is State.RUNNING else before.error
     c.execute(
-        "UPDATE session SET state = ?, updated_at = ?, ended_at = ?, error = ?, phase = coalesce(?, phase) WHERE id = ?",
+        """UPDATE session SET state = ?, updated_at = ?, ended_at = ?, error = ?, phase = coalesce(?, phase)
+            WHERE id = ?""",
         [str(state), now, ended_at, kept if error is None else clean(error), clean_or_none(phase), before.id],
     )
     return get_session(c, session_id)
+
+
+def enter_phase(c: Connection, session_id: str, phase: str, now: float) -> None:
+    """Record which phase a session is in."""
+    session = get_session(c, session_id)
+    c.execute("UPDATE session SET phase = ?, updated_at = ? WHERE id = ?", [clean(phase), now, session.id])
 
 
 def set_phase_state(
@@ -85,12 +119,16 @@ def set_phase_state(
 ) -> PhaseRunRow:
     """Move the latest run of a phase to another state; what is none stays as it is.
 
+    A live run may be given the state it has, to record how far it got: that is no transition.
+
     Raises:
         NotFoundError: the session has no such phase.
         IllegalTransitionError: it cannot get there from where it is; nothing changes.
     """
-    before = _one(c, queries.latest_phase_run(session_id, phase), f"phase {phase!r} in session {session_id}")
-    check_transition(before.state, state, what=f"phase {before.phase}")
+    latest = queries.latest_phase_run(session_id, phase)
+    before = require(c, latest, f"phase {clean(phase)} in session {clean(session_id)}")
+    if state is not before.state or state not in LIVE:
+        check_transition(before.state, state, what=f"phase {before.phase}")
     started_at = now if state is State.RUNNING and before.started_at is None else before.started_at
     ended_at = now if state in _ENDED else None
     c.execute(
@@ -106,38 +144,7 @@ def set_phase_state(
             before.id,
         ],
     )
-    return _one(c, queries.latest_phase_run(session_id, phase), "phase run")
-
-
-def enter_phase(c: Connection, session_id: str, phase: str, now: float) -> None:
-    """Record which phase of a session runs now."""
-    c.execute("UPDATE session SET phase = ?, updated_at = ? WHERE id = ?", (phase, now, session_id))
-
-
-def take_lease(c: Connection, session_id: str, token: str, owner: str, now: float) -> None:
-    """Record who runs a session; what was asked of the owner before becomes void."""
-    session = get_session(c, session_id)
-    c.execute(
-        "UPDATE session SET lease = ?, owner = ?, updated_at = ? WHERE id = ?",
-        [clean(token), clean(owner), now, session.id],
-    )
-    _void(c, session.id, token, now)
-
-
-def drop_lease(c: Connection, session_id: str, token: str, now: float | None = None) -> None:
-    """Record that this owner is gone; without effect when another has taken the lease since.
-
-    Args:
-        c: the connection inside `Registry.write`.
-        session_id: the session.
-        token: the lease that ends.
-        now: time of answer of commands nobody will answer any more; the session's last change by default.
-    """
-    session = get_session(c, session_id)
-    if session.lease != clean(token):
-        return
-    c.execute("UPDATE session SET lease = NULL, owner = NULL WHERE id = ?", [session.id])
-    _void(c, session.id, None, session.updated_at if now is None else now)
+    return require(c, latest, "phase run")
 
 
 def add_event(
@@ -151,7 +158,7 @@ def add_event(
     step: int | None = None,
     level: str = "info",
 ) -> int:
-    """Add an event and return its id. An unknown level becomes `info`: an event is never lost for its label."""
+    """Add an event and return its id. An unknown level becomes `info`: no event is lost for its label."""
     known = level if level in ("info", "warning", "error") else "info"
     cursor = c.execute(
         "INSERT INTO event (session_id, at, phase, step, level, kind, message) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -165,11 +172,19 @@ def add_event(
             clean(message),
         ],
     )
-    return _row_id(cursor.lastrowid)
+    return row_id(cursor.lastrowid)
 
 
 def add_checkpoint(
-    c: Connection, session_id: str, *, phase: str, step: int, path: str, bytes: int, seconds: float, now: float
+    c: Connection,
+    session_id: str,
+    *,
+    phase: str,
+    step: int,
+    path: str,
+    bytes: int,
+    seconds: float,
+    now: float,
 ) -> None:
     """Record a checkpoint whose manifest landed, and with it how far its phase got."""
     session_id, phase = clean(session_id), clean(phase)
@@ -215,60 +230,6 @@ def add_model(c: Connection, row: ModelRow, parents: Mapping[str, float]) -> Non
     _touch(c, clean(row.session_id), row.created_at)
 
 
-def request_command(
-    c: Connection, session_id: str, kind: str, *, args: Mapping[str, Any], requested_by: str, now: float
-) -> CommandRow:
-    """Ask the present owner of a session for something.
-
-    Raises:
-        NotFoundError: no such session.
-        ForgeError: nobody runs the session, so nobody would answer.
-    """
-    session = get_session(c, session_id)
-    if session.lease is None or session.state not in LIVE:
-        raise ForgeError(
-            f"session {session.name} is {session.state} and nobody runs it, so it cannot {clean(kind)}. "
-            f'Start it with "forge resume {session.name}".'
-        )
-    cursor = c.execute(
-        """INSERT INTO command (session_id, lease, kind, args, requested_by, requested_at, state)
-            VALUES (?, ?, ?, ?, ?, ?, 'requested')""",
-        [session.id, session.lease, clean(kind), json.dumps(dict(args)), clean(requested_by), now],
-    )
-    return _one(c, queries.command(_row_id(cursor.lastrowid)), "command")
-
-
-def claim_commands(c: Connection, session_id: str, lease: str, now: float) -> list[CommandRow]:
-    """Take what was asked of this lease, oldest first; what was asked of an earlier owner becomes void.
-
-    Changes nothing when nothing is asked, and claims nothing for a lease that is no longer the session's.
-    """
-    waiting = fetch(c, queries.open_commands(session_id))
-    if not waiting:
-        return []
-    current = get_session(c, session_id).lease
-    if any(command.lease != current for command in waiting):
-        _void(c, clean(session_id), current, now)
-    if clean(lease) != current:
-        return []
-    mine = [command.id for command in waiting if command.lease == current and command.state == "requested"]
-    for command_id in mine:
-        c.execute("UPDATE command SET state = 'claimed' WHERE id = ?", [command_id])
-    return [_one(c, queries.command(command_id), "command") for command_id in mine]
-
-
-def answer_command(
-    c: Connection, command_id: int, state: Literal["done", "refused"], answer: str, now: float
-) -> CommandRow:
-    """Record what became of a command; the first answer stands, and a void one stays void."""
-    c.execute(
-        """UPDATE command SET state = ?, answer = ?, answered_at = ?
-            WHERE id = ? AND state IN ('requested', 'claimed')""",
-        [state, clean(answer), now, command_id],
-    )
-    return _one(c, queries.command(command_id), f"command {command_id}")
-
-
 def rename_session(c: Connection, session_id: str, name: str, now: float | None = None) -> SessionRow:
     """Give a session another name, with a number behind it where that is taken."""
     session = get_session(c, session_id)
@@ -291,28 +252,6 @@ def set_pinned(c: Connection, session_id: str, pinned: bool, now: float | None =
     return _edited(c, session.id, now)
 
 
-def get_session(c: Connection, session_id: str) -> SessionRow:
-    """One session.
-
-    Raises:
-        NotFoundError: there is none with this id.
-    """
-    return _one(c, queries.session(session_id), f"session {clean(session_id)}")
-
-
-def _one(c: Connection, query: Query[T], what: str) -> T:
-    found = fetch(c, query)
-    if not found:
-        raise NotFoundError(f'there is no {what}. "forge sessions" lists what there is.')
-    return found[0]
-
-
-def _row_id(row_id: int | None) -> int:
-    if row_id is None:
-        raise RegistryError("SQLite gave no id for a new row; nothing was written.")
-    return row_id
-
-
 def _free_name(c: Connection, name: str, besides: str = "") -> str:
     wanted = clean(name).strip()
     if not wanted:
@@ -322,14 +261,6 @@ def _free_name(c: Connection, name: str, besides: str = "") -> str:
         number += 1
         final = f"{wanted}-{number}"
     return final
-
-
-def _void(c: Connection, session_id: str, lease: str | None, now: float) -> None:
-    c.execute(
-        """UPDATE command SET state = 'void', answered_at = ?, answer = ?
-            WHERE session_id = ? AND state IN ('requested', 'claimed') AND lease IS NOT ?""",
-        [now, _OWNER_GONE, session_id, clean_or_none(lease)],
-    )
 
 
 def _touch(c: Connection, session_id: str, now: float) -> None:

@@ -53,4 +53,6 @@ def check_transition(before: State, after: State, *, what: str) -> None:
     if after in TRANSITIONS[before]:
         return
     reachable = ", ".join(sorted(TRANSITIONS[before]))
-    raise IllegalTransitionError(f"{what} is {before} and cannot become {after}; from {before} it can become: {reachable}.")
+    raise IllegalTransitionError(
+        f"{what} is {before} and cannot become {after}; from {before} it can become: {reachable}."
+    )

@@ -1,33 +1,35 @@
-"""The metrics file of one session: its writer, and the questions asked of it.
+"""The writer of a session's metrics file.
 
-Rows go in as few, wide statements. SQLite lets go of the interpreter lock once a statement, and takes it back
-against a busy training thread only after up to 5 ms: one row a statement (`executemany`) falls from 900,000 to
-1,000 points/s beside such a thread, 8,000 rows a statement to 450,000.
+Rows go in as few, wide statements. Each statement lets go of the interpreter lock, and beside a busy
+training thread waits up to 5 ms to have it back: one row a statement (`executemany`) falls from 900,000 to
+1,000 points/s there, 8,000 rows a statement to 450,000.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from forge.errors import RegistryError
 from forge.registry import schema, sqlite
 from forge.registry.migrate import ensure
-from forge.registry.queries import columns, reader
-from forge.registry.query import MAX_LIMIT, Query, bounded, clean, clean_or_none, integer
-from forge.registry.rows import BucketRow, Heartbeat, PointRow, SeriesRow
+from forge.registry.queries import buckets, columns, heartbeat, points_after, series
+from forge.registry.query import MAX_LIMIT, Query, clean, fetch, integer
+from forge.registry.rows import Heartbeat
 from forge.registry.sqlite import one_value, transaction
+
+__all__ = ["MetricsWriter", "Record", "buckets", "heartbeat", "points_after", "series"]
 
 Record = tuple[str, int, Mapping[str, float]]
 """Phase, step, and the values of that step by metric name."""
 
 WAL_AUTOCHECKPOINT = 4096  # 16 MB: a bulk of points pays for few checkpoints
 
-_KINDS = (0.0, math.nan, math.inf, -math.inf)
 _NAN, _PLUS, _MINUS = 1, 2, 3
+_MAX_STEP = (1 << 63) - 1
 _COLUMNS = 4
 # Rows a statement: doubling, so that few statements are compiled and kept; 32,000 parameters at most, which
 # every SQLite since 3.32 takes.
@@ -59,6 +61,9 @@ class MetricsWriter:
 
         Returns:
             How many points it was given.
+
+        Raises:
+            RegistryError: a step that is no 64-bit integer; none of the records is written.
         """
         if not records:
             return 0
@@ -87,7 +92,7 @@ class MetricsWriter:
         ]
         with transaction(self._connection):
             self._connection.execute(
-                f"INSERT OR REPLACE INTO heartbeat (id, {columns(Heartbeat)}) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                f"REPLACE INTO heartbeat (id, {columns(Heartbeat)}) VALUES (1{', ?' * len(values)})",
                 values,
             )
 
@@ -99,7 +104,7 @@ class MetricsWriter:
         """The last step of each series of a phase that has points."""
         sql = """SELECT name, (SELECT max(step) FROM point WHERE series_id = series.id) FROM series
             WHERE phase = ? LIMIT ?"""
-        rows = self._connection.execute(sql, [clean(phase), MAX_LIMIT]).fetchall()
+        rows = fetch(self._connection, Query(sql, [clean(phase), MAX_LIMIT], lambda row: row))
         return {name: step for name, step in rows if step is not None}
 
     def rewind(self, phase: str, last_steps: Mapping[str, int]) -> int:
@@ -117,8 +122,8 @@ class MetricsWriter:
 
         def delete() -> None:
             nonlocal deleted
-            rows = self._connection.execute("SELECT id, name FROM series WHERE phase = ?", [clean(phase)]).fetchall()
-            for series_id, name in rows:
+            of_phase = Query("SELECT id, name FROM series WHERE phase = ?", [clean(phase)], lambda row: row)
+            for series_id, name in fetch(self._connection, of_phase):
                 condition, params = "series_id = ?", [series_id]
                 if name in keep:
                     condition, params = "series_id = ? AND step > ?", [series_id, keep[name]]
@@ -135,7 +140,7 @@ class MetricsWriter:
         finally:
             self._connection.close()
 
-    def _durably(self, body: Any) -> None:
+    def _durably(self, body: Callable[[], None]) -> None:
         self._connection.execute("PRAGMA synchronous=FULL")
         try:
             with transaction(self._connection):
@@ -149,6 +154,8 @@ class MetricsWriter:
         """`series, step, value, kind` of every point, one after the other, those of a series together."""
         by_series: dict[tuple[str, str], tuple[int, list[Any]]] = {}
         for phase, step, values in records:
+            if not -_MAX_STEP <= step <= _MAX_STEP:
+                raise RegistryError(f"step {step} of phase {clean(phase)} does not fit into 64 bits.")
             for name, value in values.items():
                 key = (phase, name)
                 entry = by_series.get(key)
@@ -186,68 +193,12 @@ class MetricsWriter:
         if known is None:
             names = [clean(key[0]), clean(key[1])]
             self._connection.execute("INSERT OR IGNORE INTO series (phase, name) VALUES (?, ?)", names)
-            known = int(one_value(self._connection, "SELECT id FROM series WHERE phase = ? AND name = ?", names))
+            sql = "SELECT id FROM series WHERE phase = ? AND name = ?"
+            known = int(one_value(self._connection, sql, names))
             self._ids[key] = known
         return known
-
-
-def series(phase: str | None) -> Query[SeriesRow]:
-    """Series of a phase or of all, with their last step."""
-    sql = """SELECT id, phase, name, epoch, (SELECT max(step) FROM point WHERE series_id = series.id)
-        FROM series WHERE (?1 IS NULL OR phase = ?1) ORDER BY id LIMIT ?2"""
-    return Query(sql, [clean_or_none(phase), MAX_LIMIT], reader(SeriesRow))
-
-
-def points_after(series_id: int, after_step: int, limit: int) -> Query[PointRow]:
-    """Points with a step greater than one already seen, in order of step."""
-    sql = "SELECT step, value, kind FROM point WHERE series_id = ? AND step > ? ORDER BY step LIMIT ?"
-    return Query(sql, [integer(series_id), integer(after_step), bounded(limit)], _read_point)
-
-
-def buckets(series_id: int, first: int, last: int, n: int) -> Query[BucketRow]:
-    """Steps `first … last` in `n` ranges of equal length; ranges without points are left out.
-
-    `last` of a bucket is its last finite value. Values are scanned once per aggregate and bucket, in the order
-    of the primary key: GROUP BY over an expression would sort a million rows first, at twice the time.
-    """
-    return Query(_BUCKETS, [integer(series_id), integer(first), integer(last), bounded(n, 10_000)], _read_bucket)
-
-
-def heartbeat() -> Query[Heartbeat]:
-    """The progress of the owner; no row before the first one."""
-    return Query(f"SELECT {columns(Heartbeat)} FROM heartbeat LIMIT 1", [], reader(Heartbeat))
-
-
-_IN_RANGE = "FROM point WHERE series_id = ?1 AND step BETWEEN range.low AND range.high"
-_BUCKETS = f"""WITH RECURSIVE range(number, low, high) AS (
-    SELECT 0, ?2, ?2 + (?3 - ?2 + 1) / ?4 - 1 WHERE ?4 > 0 AND ?3 >= ?2
-    UNION ALL
-    SELECT number + 1, high + 1, ?2 + (number + 2) * (?3 - ?2 + 1) / ?4 - 1 FROM range WHERE number + 1 < ?4
-), bucket AS MATERIALIZED (
-    SELECT
-        (SELECT min(step) {_IN_RANGE}) AS first_step,
-        (SELECT max(step) {_IN_RANGE}),
-        (SELECT count(*) {_IN_RANGE}),
-        (SELECT min(value) {_IN_RANGE}),
-        (SELECT max(value) {_IN_RANGE}),
-        (SELECT value {_IN_RANGE} AND kind = 0 ORDER BY step DESC LIMIT 1),
-        (SELECT count(value) {_IN_RANGE})
-    FROM range
-) SELECT * FROM bucket WHERE first_step IS NOT NULL LIMIT ?4"""
 
 
 def _finite(number: float) -> float:
     # A column of the heartbeat that cannot be NULL must not take the whole heartbeat down.
     return number if math.isfinite(number) else 0.0
-
-
-def _read_point(row: tuple[Any, ...]) -> PointRow:
-    step, value, kind = row
-    return PointRow(step=step, value=_KINDS[kind] if kind else value)
-
-
-def _read_bucket(row: tuple[Any, ...]) -> BucketRow:
-    first, last, count, low, high, final, finite = row
-    return BucketRow(
-        first_step=first, last_step=last, count=count, low=low, high=high, last=final, broken=count - finite
-    )

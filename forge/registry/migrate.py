@@ -44,6 +44,7 @@ def ensure(path: Path, schema: Schema) -> Opening:
         _migrate_file(path, schema)
         return Opening()
     try:
+        sqlite.recover(path)
         found = _inspect(path, schema)
     except sqlite.OperationalError as error:
         raise RegistryError(f"the {schema.what} {path} cannot be opened: {error}.") from error
@@ -136,7 +137,8 @@ def _back_up(path: Path, version: int) -> Path:
     os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:
         with closing(sqlite.open_reader(path)) as connection:
-            # The path is our own, but the home's may hold a quote.
+            # It writes to the copy only, and the file itself is open for reading only.
+            connection.execute("PRAGMA query_only=OFF")
             connection.execute("VACUUM INTO ?", [str(partial)]).close()
         _sync_file(partial)
         durable.move(partial, target)
@@ -168,7 +170,7 @@ def _newer(path: Path, schema: Schema, found: int) -> str:
 
 def _damaged(path: Path, schema: Schema, why: str) -> RegistryError:
     return RegistryError(
-        f"the {schema.what} {path} is damaged or not a database ({why}); it was left untouched. Move it away "
-        f'together with {path.name}-wal and {path.name}-shm, put back a "{path.name}.v*.backup" if there is one, '
-        "and start again: the sessions' folders are not affected."
+        f"the {schema.what} {path} is damaged or not a database ({why}); it was left untouched. "
+        f"Move it away together with {path.name}-wal and {path.name}-shm, "
+        f'put back a "{path.name}.v*.backup" if there is one, and start again.'
     )

@@ -1,4 +1,4 @@
-"""Every question the program asks the registry, as pure functions that return a bounded `Query`.
+"""Every question asked of the registry and of metrics files, as pure functions that return a bounded `Query`.
 
 Text typed by a person only ever enters as a parameter, with LIKE's wildcards escaped.
 """
@@ -6,12 +6,25 @@ Text typed by a person only ever enters as a parameter, with LIKE's wildcards es
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection
 from typing import Any, Literal, TypeVar
 
 from forge.registry.lifecycle import State
-from forge.registry.query import MAX_LIMIT, Query, bounded, clean, integer, like
-from forge.registry.rows import CheckpointRow, CommandRow, EventRow, ModelRow, PhaseRunRow, Row, SessionRow
+from forge.registry.query import MAX_LIMIT, Query, bounded, clean, clean_or_none, integer, like
+from forge.registry.rows import (
+    BucketRow,
+    CheckpointRow,
+    CommandRow,
+    EventRow,
+    Heartbeat,
+    ModelRow,
+    PhaseRunRow,
+    PointRow,
+    Row,
+    SeriesRow,
+    SessionRow,
+)
 
 Order = Literal["created", "updated", "name", "state"]
 R = TypeVar("R", bound=Row)
@@ -23,6 +36,9 @@ _ORDERS: dict[str, str] = {
     "state": "state",
 }
 _FIND_LIMIT = 10
+_MAX_BUCKETS = 10_000
+# By `kind` of a point; SQLite has no NaN.
+_KINDS = (0.0, math.nan, math.inf, -math.inf)
 
 
 def columns(row: type[Row]) -> str:
@@ -86,7 +102,9 @@ def sessions(
     condition, params = _matching(search, states)
     direction = "DESC" if descending else "ASC"
     # The id makes the order total, so pages neither repeat nor skip a session.
-    sql = f"{_SESSION} WHERE {condition} ORDER BY {_ORDERS[order]} {direction}, id {direction} LIMIT ? OFFSET ?"
+    sql = (
+        f"{_SESSION} WHERE {condition} ORDER BY {_ORDERS[order]} {direction}, id {direction} LIMIT ? OFFSET ?"
+    )
     return Query(sql, [*params, bounded(limit), integer(max(offset, 0))], _read_session)
 
 
@@ -142,7 +160,8 @@ def model(model_id: str) -> Query[ModelRow]:
 
 def model_parents(model_id: str) -> Query[tuple[str, float]]:
     """Parent id and weight in the lineage of a model, heaviest first; a parent may be deleted by now."""
-    sql = "SELECT parent_id, weight FROM model_parent WHERE model_id = ? ORDER BY weight DESC, parent_id LIMIT ?"
+    sql = """SELECT parent_id, weight FROM model_parent
+        WHERE model_id = ? ORDER BY weight DESC, parent_id LIMIT ?"""
     return Query(sql, [clean(model_id), MAX_LIMIT], lambda row: (str(row[0]), float(row[1])))
 
 
@@ -150,7 +169,9 @@ def checkpoints(session_id: str, phase: str | None) -> Query[CheckpointRow]:
     """Checkpoints of a session or of one of its phases, oldest first."""
     sql = f"""SELECT {columns(CheckpointRow)} FROM checkpoint
         WHERE session_id = ?1 AND (?2 IS NULL OR phase = ?2) ORDER BY created_at, step LIMIT ?3"""
-    return Query(sql, [clean(session_id), None if phase is None else clean(phase), MAX_LIMIT], _read_checkpoint)
+    return Query(
+        sql, [clean(session_id), None if phase is None else clean(phase), MAX_LIMIT], _read_checkpoint
+    )
 
 
 def commands(session_id: str, limit: int) -> Query[CommandRow]:
@@ -175,3 +196,79 @@ def latest_phase_run(session_id: str, phase: str) -> Query[PhaseRunRow]:
     sql = f"""SELECT {columns(PhaseRunRow)} FROM phase_run
         WHERE session_id = ? AND phase = ? ORDER BY id DESC LIMIT 1"""
     return Query(sql, [clean(session_id), clean(phase)], _read_phase_run)
+
+
+# --- metrics files ------------------------------------------------------------------------------------
+
+
+def series(phase: str | None = None) -> Query[SeriesRow]:
+    """Series of a phase or of all, with their last step."""
+    sql = """SELECT id, phase, name, epoch, (SELECT max(step) FROM point WHERE series_id = series.id)
+        FROM series WHERE (?1 IS NULL OR phase = ?1) ORDER BY id LIMIT ?2"""
+    return Query(sql, [clean_or_none(phase), MAX_LIMIT], reader(SeriesRow))
+
+
+def points_after(series_id: int, after_step: int, limit: int) -> Query[PointRow]:
+    """Points with a step greater than one already seen, in order of step."""
+    sql = "SELECT step, value, kind FROM point WHERE series_id = ? AND step > ? ORDER BY step LIMIT ?"
+    return Query(sql, [integer(series_id), integer(after_step), bounded(limit)], _read_point)
+
+
+def buckets(series_id: int, first: int, last: int, n: int) -> Query[BucketRow]:
+    """Steps `first … last` in `n` ranges of equal length; ranges without points are left out.
+
+    `last` of a bucket is its last finite value. Values are scanned once per aggregate, in the order of the
+    primary key: GROUP BY over an expression would sort a million rows first, at twice the time.
+    """
+    params = [integer(series_id), integer(first), integer(last), bounded(n, _MAX_BUCKETS)]
+    return Query(_BUCKETS, params, _read_bucket)
+
+
+def latest_points(phase: str) -> Query[tuple[str, int, float]]:
+    """Name, step and value of the newest point of each series of a phase."""
+    sql = """SELECT series.name, point.step, point.value, point.kind FROM series
+        JOIN point ON point.series_id = series.id
+        AND point.step = (SELECT max(step) FROM point WHERE series_id = series.id)
+        WHERE series.phase = ? ORDER BY series.id LIMIT ?"""
+    return Query(
+        sql, [clean(phase), MAX_LIMIT], lambda row: (str(row[0]), int(row[1]), _value(row[2], row[3]))
+    )
+
+
+def heartbeat() -> Query[Heartbeat]:
+    """The progress of the owner; no row before the first one."""
+    return Query(f"SELECT {columns(Heartbeat)} FROM heartbeat LIMIT 1", [], reader(Heartbeat))
+
+
+_IN_RANGE = "FROM point WHERE series_id = ?1 AND step BETWEEN range.low AND range.high"
+_BUCKETS = f"""WITH RECURSIVE range(number, low, high) AS (
+    SELECT 0, ?2, ?2 + (?3 - ?2 + 1) / ?4 - 1 WHERE ?4 > 0 AND ?3 >= ?2
+    UNION ALL
+    SELECT number + 1, high + 1, ?2 + (number + 2) * (?3 - ?2 + 1) / ?4 - 1 FROM range WHERE number + 1 < ?4
+), bucket AS MATERIALIZED (
+    SELECT
+        (SELECT min(step) {_IN_RANGE}) AS first_step,
+        (SELECT max(step) {_IN_RANGE}),
+        (SELECT count(*) {_IN_RANGE}),
+        (SELECT min(value) {_IN_RANGE}),
+        (SELECT max(value) {_IN_RANGE}),
+        (SELECT value {_IN_RANGE} AND kind = 0 ORDER BY step DESC LIMIT 1),
+        (SELECT count(value) {_IN_RANGE})
+    FROM range
+) SELECT * FROM bucket WHERE first_step IS NOT NULL LIMIT ?4"""
+
+
+def _value(value: float | None, kind: int) -> float:
+    return _KINDS[kind] if value is None else value
+
+
+def _read_point(row: tuple[Any, ...]) -> PointRow:
+    step, value, kind = row
+    return PointRow(step=step, value=_value(value, kind))
+
+
+def _read_bucket(row: tuple[Any, ...]) -> BucketRow:
+    first, last, count, low, high, final, finite = row
+    return BucketRow(
+        first_step=first, last_step=last, count=count, low=low, high=high, last=final, broken=count - finite
+    )

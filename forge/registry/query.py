@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from forge.registry.sqlite import Connection
 
 if TYPE_CHECKING:
-    import aiosqlite
+    from forge.registry.sqlite import AsyncConnection
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ def fetch(connection: Connection, query: Query[T]) -> list[T]:
     return [query.read(row) for row in rows]
 
 
-async def afetch(connection: aiosqlite.Connection, query: Query[T]) -> list[T]:
+async def afetch(connection: AsyncConnection, query: Query[T]) -> list[T]:
     """All rows of a query, read on the connection's own thread."""
     # One hop runs and exhausts the statement: a cancelled await cannot leave it open half-way.
     rows = await connection.execute_fetchall(query.sql, query.params)

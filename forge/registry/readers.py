@@ -12,15 +12,15 @@ from forge.registry import sqlite
 from forge.registry.query import Query, T, afetch
 
 if TYPE_CHECKING:
-    import aiosqlite
+    from forge.registry.sqlite import AsyncConnection
 
 _DATA_VERSION = Query("PRAGMA data_version", (), lambda row: int(row[0]))
 
 
 class Reader:
-    """Reads one database file, the registry or a session's metrics; open it with `await Reader.open(path)`."""
+    """Reads one database file, the registry or a session's metrics; `await Reader.open(path)` opens it."""
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
+    def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
         self._version: int | None = None
 

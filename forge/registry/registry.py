@@ -149,14 +149,16 @@ class Registry:
         why = str(error)
         if "locked" in why or "busy" in why:
             return RegistryError(
-                f"another process has kept {self.path} locked for {sqlite.BUSY_TIMEOUT_MS / 1000:g} seconds; nothing "
-                'was changed. See which Forge is busy with "forge status", then try again.'
+                f"another process has kept {self.path} locked for {sqlite.BUSY_TIMEOUT_MS / 1000:g} seconds; "
+                'nothing was changed. See which Forge is busy with "forge status", then try again.'
             )
         if "full" in why:
-            return RegistryError(f"the disk that holds {self.path} is full; nothing was changed. Free some space.")
+            return RegistryError(
+                f"the disk that holds {self.path} is full; nothing was changed. Free some space."
+            )
         if "malformed" in why or "not a database" in why:
             return RegistryError(
-                f"the registry {self.path} is damaged ({why}). Stop all Forge processes, move it away together "
-                f'with its -wal and -shm, and put back a "{self.path.name}.v*.backup" if there is one.'
+                f"the registry {self.path} is damaged ({why}). Stop all Forge processes, move it away with "
+                f'its -wal and -shm, and put back a "{self.path.name}.v*.backup" if there is one.'
             )
         return RegistryError(f"the registry {self.path} cannot be used: {why}.")

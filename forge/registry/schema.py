@@ -157,7 +157,8 @@ REGISTRY_SCHEMA: tuple[Migration, ...] = (
         1,
         "sessions, phases, models, checkpoints, events, commands",
         (
-            _MIGRATION, _SESSION, _PHASE_RUN, _MODEL, _MODEL_PARENT, _CHECKPOINT, _HANDOFF, _EVENT, _COMMAND, _AUDIT,
+            _MIGRATION, _SESSION, _PHASE_RUN, _MODEL, _MODEL_PARENT, _CHECKPOINT, _HANDOFF, _EVENT, _COMMAND,
+            _AUDIT,
             "CREATE INDEX phase_run_session ON phase_run (session_id, position)",
             "CREATE INDEX model_session ON model (session_id, created_at)",
             "CREATE INDEX model_parent_parent ON model_parent (parent_id)",

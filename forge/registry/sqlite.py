@@ -68,6 +68,8 @@ else:
 VERSION: str = _binding.sqlite_version
 JOURNAL: Journal = "WAL" if WAL_SAFE else "DELETE"
 
+if TYPE_CHECKING:
+    AsyncConnection = aiosqlite.Connection
 connect = _binding.connect
 Connection = _binding.Connection
 Row = _binding.Row
@@ -147,7 +149,26 @@ def async_reader(path: Path) -> aiosqlite.Connection:
 
 async def connect_reader(path: Path) -> aiosqlite.Connection:
     """Open `async_reader`; errors are those of this module, not aiosqlite's."""
-    return await async_reader(path)
+    connection = async_reader(path)
+    try:
+        return await connection
+    except Exception:
+        # Its thread has one more thing to tell the loop, and must not find it closed.
+        connection._thread.join(timeout=1.0)
+        raise
+
+
+def recover(path: Path) -> None:
+    """Roll back what a crash left half-written in a rollback journal; readers may not do that themselves."""
+    path = Path(os.path.realpath(path))
+    journal = path.with_name(path.name + "-journal")
+    if not journal.exists() or not os.access(path.parent, os.W_OK):
+        return
+    connection = connect(f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=_busy_seconds())
+    try:
+        one_value(connection, "SELECT count(*) FROM sqlite_master")
+    finally:
+        connection.close()
 
 
 @contextmanager
@@ -181,7 +202,8 @@ def one_value(connection: Connection, sql: str, parameters: Sequence[Any] = ()) 
 def truncate_wal(connection: Connection, attempts: int = 3) -> bool:
     """Fold the WAL into the file and empty it; false while a reader or writer is in the way."""
     # A TRUNCATE checkpoint waits for readers with the busy timeout, and leaving must not take half a minute.
-    before = one_value(connection, "PRAGMA busy_timeout=100")
+    before = one_value(connection, "PRAGMA busy_timeout")
+    connection.execute("PRAGMA busy_timeout=100").close()
     try:
         return any(one_value(connection, "PRAGMA wal_checkpoint(TRUNCATE)") == 0 for _ in range(attempts))
     except OperationalError:
@@ -189,6 +211,15 @@ def truncate_wal(connection: Connection, attempts: int = 3) -> bool:
         return False
     finally:
         connection.execute(f"PRAGMA busy_timeout={before}").close()
+
+
+def optimize(connection: Connection) -> None:
+    """Refresh the planner's statistics where worth it; meant for just before closing."""
+    try:
+        connection.execute("PRAGMA optimize").close()
+    except OperationalError:
+        # Another process writes at this moment: statistics are a convenience, and leaving must not wait.
+        return
 
 
 def _prepare(connection: Connection) -> None:
@@ -215,8 +246,8 @@ def _reader_mode(path: Path) -> str:
         return "mode=ro"
     if path.with_name(path.name + "-wal").exists():
         raise RegistryError(
-            f"{path} has a write-ahead log beside it and its folder is not writable, so it cannot be read safely. "
-            "Copy the whole folder to a writable place and open it there."
+            f"{path} has a write-ahead log beside it and its folder is not writable, so it cannot be read "
+            "safely. Copy the whole folder to a writable place and open it there."
         )
     return "mode=ro&immutable=1"
 
