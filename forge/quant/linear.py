@@ -66,7 +66,7 @@ class QuantizedLinearSTE(Projection):
         """Quantise the input (..., in), once for all layers that share it."""
         if self.activation_bits is None:
             return x
-        prepared: Tensor = _Int8Activations.apply(x, self.share)
+        prepared: Tensor = _Int8Activations.apply(x, self.share)  # type: ignore[no-untyped-call]
         return prepared
 
     def project(self, prepared: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class QuantizedLinearSTE(Projection):
     def effective_weight(self) -> Tensor:
         """What the input is multiplied with (out, in), in fp32."""
         if self.ste_enabled:
-            bridged: Tensor = _TernaryWeight.apply(self.weight, self.share)
+            bridged: Tensor = _TernaryWeight.apply(self.weight, self.share)  # type: ignore[no-untyped-call]
             return bridged
         return torch.lerp(self.weight, ternary_view(self.weight.detach()), self.share)
 

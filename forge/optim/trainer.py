@@ -1,0 +1,224 @@
+"""One optimiser step: micro-batches, clipping, Grokfast, update; and what happens when it goes wrong.
+
+A step either happens as a whole or leaves weights, moments and averages as they were: running out of
+memory retries the same batch in smaller pieces, a NaN or infinite loss or gradient skips the update.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from forge.config import TrainingConfig
+from forge.errors import TrainingError
+from forge.models.decoder import Decoder
+from forge.optim.build import build_optimizer
+from forge.optim.grokfast import Grokfast
+from forge.optim.schedule import lr_ratio, weight_decay_ratio
+
+Precision = Literal["fp32", "bf16", "fp16"]
+OnEvent = Callable[[str, str], None]
+
+MOST_GRAPHS = 128
+"""Compiled versions of the loss that one process may hold."""
+
+_AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step did."""
+
+    loss: float
+    """Mean over the whole batch, in nats per token, before the update."""
+    grad_norm: float
+    """Norm of the whole gradient before clipping."""
+    lr: float
+    """Learning rate of AdamW."""
+    skipped: bool
+    """The loss or the gradient was NaN or infinite, so nothing was updated."""
+    micro_batch: int
+    """Sequences in one forward pass."""
+
+
+class Trainer:
+    """Trains a model that is already on `device`; frozen parameters must be frozen before.
+
+    `on_event(kind, message)` hears of `out-of-memory` and `skipped`; `before_step(step)` runs first in
+    every step (Forging sets its share of quantisation there).
+    """
+
+    def __init__(
+        self,
+        model: Decoder,
+        training: TrainingConfig,
+        device: torch.device,
+        precision: Precision = "fp32",
+        compile: bool = False,
+        on_event: OnEvent = lambda kind, message: None,
+        before_step: Callable[[int], None] = lambda step: None,
+    ) -> None:
+        self.model, self.training, self.device, self.precision = model, training, device, precision
+        self.optimizers = build_optimizer(model, training, device)
+        self.grokfast = Grokfast(training.grokfast) if training.grokfast else None
+        self.micro_batch = training.micro_batch
+        self.skipped_total = 0
+        self._skipped_in_row = 0
+        self._on_event, self._before_step = on_event, before_step
+        self._loss = _compiled(model.loss) if compile else model.loss
+        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+    def train_step(self, step: int, inputs: Tensor, targets: Tensor) -> StepResult:
+        """Train on `inputs` and `targets` (batch, T), token ids.
+
+        Raises:
+            TrainingError: out of memory at micro-batch 1, or more than `max_skipped` skips in a row.
+        """
+        self._before_step(step)
+        ratio = lr_ratio(step, self.training)
+        self.optimizers.set_lr(ratio)
+        self.optimizers.set_weight_decay(weight_decay_ratio(step, self.training))
+        loss, norm = self._gradient(inputs.to(self.device), targets.to(self.device))
+        skipped = not (math.isfinite(loss) and math.isfinite(norm))
+        if skipped:
+            self._skip(step, loss, norm)
+        else:
+            self._update()
+        lr = self.training.learning_rate * ratio
+        return StepResult(loss, norm, lr, skipped, self.micro_batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything an exact resume needs from here; the tensors are the live ones, copy before going on."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": self.optimizers.state_dict(),
+            "grokfast": self.grokfast.state_dict() if self.grokfast else {},
+            "scaler": self._scaler.state_dict(),
+            "counters": {
+                "micro_batch": self.micro_batch,
+                "skipped_total": self.skipped_total,
+                "skipped_in_row": self._skipped_in_row,
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a copy of a state that `state_dict` gave."""
+        self.model.load_state_dict(state["model"])
+        self.optimizers.load_state_dict(state["optimizers"])
+        if self.grokfast:
+            self.grokfast.load_state_dict(state["grokfast"], self.optimizers.named)
+        if self._scaler.is_enabled() and state["scaler"]:
+            self._scaler.load_state_dict(state["scaler"])
+        counters = state["counters"]
+        self.micro_batch = int(counters["micro_batch"])
+        self.skipped_total = int(counters["skipped_total"])
+        self._skipped_in_row = int(counters["skipped_in_row"])
+
+    def _gradient(self, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+        """Leave the clipped gradient of the mean loss in `.grad`; return the loss and the gradient's norm."""
+        while (total := self._accumulate(inputs, targets)) is None:
+            self._shrink(len(inputs))
+        if self._scaler.is_enabled():
+            for part in self.optimizers.parts.values():
+                self._scaler.unscale_(part)
+        grads = [p.grad for p in self.optimizers.named.values() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads).to(total.device)
+        if self.training.grad_clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(
+                self.optimizers.named.values(), self.training.grad_clip, norm
+            )
+        # The one place in a step where the host waits for the device.
+        loss, length = torch.stack((total, norm)).tolist()
+        return loss, length
+
+    def _accumulate(self, inputs: Tensor, targets: Tensor) -> Tensor | None:
+        """Add up the gradients of all micro-batches; None when the memory ran out."""
+        total = torch.zeros((), device=self.device)
+        try:
+            for x, y in zip(inputs.split(self.micro_batch), targets.split(self.micro_batch), strict=True):
+                share = len(x) / len(inputs)
+                with torch.autocast(
+                    self.device.type, _AUTOCAST[self.precision], enabled=self.precision != "fp32"
+                ):
+                    loss = self._loss(x, y) * share
+                self._scaler.scale(loss).backward()
+                total += loss.detach()
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            return None
+        return total
+
+    def _shrink(self, batch: int) -> None:
+        # Called after the except block is left: its traceback holds the activations that have to go.
+        self.optimizers.zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        tried = self.micro_batch
+        if tried == 1:
+            raise TrainingError(
+                f"out of memory on {self.device}, a batch of {batch} taken one sequence at a time; take a "
+                "shorter data.seq_len, a smaller model or a larger runtime.vram_budget_gb"
+            )
+        self.micro_batch = next(size for size in range(tried // 2, 0, -1) if batch % size == 0)
+        self._on_event(
+            "out-of-memory",
+            f"no memory for micro-batch {tried}; goes on with {self.micro_batch}, the batch stays {batch}",
+        )
+
+    def _update(self) -> None:
+        try:
+            if self.grokfast:
+                self.grokfast.apply(self.optimizers.named)
+            self.optimizers.step()
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"out of memory on {self.device} while updating the weights: gradient averages and optimiser "
+                "moments do not fit beside the model; take a smaller model or grokfast window, and resume "
+                "from the last checkpoint"
+            ) from error
+        self.optimizers.zero_grad()
+        self._scaler.update()
+        self._skipped_in_row = 0
+
+    def _skip(self, step: int, loss: float, norm: float) -> None:
+        self.optimizers.zero_grad()
+        overflow = self._scaler.is_enabled() and math.isfinite(loss) and self._scaler.get_scale() > 1.0
+        self._scaler.update()
+        self.skipped_total += 1
+        if overflow:
+            # fp16 finds its loss scale this way; it ends by itself, the scale halves each time.
+            self._on_event(
+                "skipped", f"step {step}: fp16 gradient overflow, loss scale halved, update skipped"
+            )
+            return
+        self._skipped_in_row += 1
+        self._on_event("skipped", f"step {step}: loss {loss:g}, gradient norm {norm:g}; update skipped")
+        if self._skipped_in_row > self.training.max_skipped:
+            raise TrainingError(
+                f"step {step}: loss or gradient was NaN or infinite {self._skipped_in_row} times in a row "
+                f"(last: loss {loss:g}, gradient norm {norm:g}); resume from a checkpoint before it, with a "
+                "lower learning rate"
+            )
+
+
+def _compiled(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """One static graph; no timing-based choices, which would differ from run to run."""
+    # Every model and every micro-batch of a long-lived process is one more version of the same code, and
+    # torch gives up at 8.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_GRAPHS)
+    return torch.compile(loss, dynamic=False, fullgraph=True)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return "can't allocate memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text
