@@ -1,7 +1,7 @@
 """Train, dev and test: which documents are trained on and which are held out.
 
-A document's split follows from its own hash, so it stays where it is when other documents come or go: what
-was held out once is not trained on later.
+A document's split follows from its own hash, so it stays where it is when other documents come or go; the one
+exception is a corpus so small that chance would leave a split empty.
 """
 
 from __future__ import annotations

@@ -29,8 +29,9 @@ REPLACEMENT = "\ufffd".encode()
 # An encoding costs some 150 bytes a token until it is read: long documents go in pieces, pieces in groups.
 _PIECE_CHARACTERS = 2**18
 _GROUP_CHARACTERS = 2**22
-# Between lines, away from other white space, the pre-tokenizer cuts anyway: pieces encode as the whole does.
-_SAFE_CUT = re.compile(r"(?<=\S\n)(?=\S)")
+# Where a line of text ends, and where one space parts two words, the pre-tokenizer cuts anyway: the pieces
+# give the tokens of the whole.
+_SAFE_CUT = re.compile(r"(?<=\S\n)(?=\S)|(?<=\S)(?= \S)")
 
 
 class Tokenizer:

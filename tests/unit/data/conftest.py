@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,21 @@ WriteCorpus = Callable[..., DataConfig]
 def sentences(seed: int, count: int) -> str:
     """`count` lines of invented prose, with characters of one to four bytes."""
     rng = random.Random(seed)
-    words = ["gradient", "forge", "tern", "é", "größe", "日本", "語", "🔨", "def", "return", "x_1", "  ", "0.25"]
+    words = [
+        "gradient",
+        "forge",
+        "tern",
+        "é",
+        "größe",
+        "日本",
+        "語",
+        "🔨",
+        "def",
+        "return",
+        "x_1",
+        "  ",
+        "0.25",
+    ]
     return "".join(f"{seed}.{i} {' '.join(rng.choices(words, k=9))}\n" for i in range(count))
 
 
@@ -37,11 +51,11 @@ def write_corpus(tmp_path: Path) -> WriteCorpus:
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TokenData]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
     """Forty documents, prepared with V = 400; read it, never write to it."""
     root = tmp_path_factory.mktemp("small")
     (root / "text").mkdir()
     for i in range(40):
         (root / "text" / f"{i}.txt").write_text(sentences(i, 5 + i), encoding="utf-8")
     data = DataConfig(corpus=f"text:{root}/text/*.txt", seq_len=16, dev_fraction=0.2, test_fraction=0.2)
-    yield prepare(data, 400, root / "cache")
+    return prepare(data, 400, root / "cache")

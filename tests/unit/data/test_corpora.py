@@ -89,8 +89,20 @@ def test_unusable_files_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     corpus = read_corpus(f"text:{tmp_path}/*")
     assert [d.name for d in corpus.documents] == ["good"]
     assert corpus.skipped == {
-        "binary": 2, "empty": 1, "larger than 2 MiB": 1, "not UTF-8": 1, "not a regular file": 2, "unreadable": 1,
-    }  # fmt: skip
+        "binary": 2,
+        "empty": 1,
+        "larger than 2 MiB": 1,
+        "not UTF-8": 1,
+        "not a regular file": 2,
+        "unreadable": 1,
+    }
+
+
+def test_what_is_no_regular_file_is_not_even_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    monkeypatch.setattr(os, "open", lambda *_: pytest.fail("opening a device can already do something"))
+    with pytest.raises(corpora._UnusableFile, match="not a regular file"):
+        corpora.read_text_file(tmp_path / "fifo")
 
 
 def test_a_fifo_that_takes_a_files_place_is_not_waited_for(

@@ -76,7 +76,9 @@ def test_the_limit_is_kept_and_used(bodies: list[bytes], limit: int) -> None:
     assert choose_documents(found[::-1], limit) == chosen
 
 
-@pytest.mark.parametrize(("count", "says"), [(0, "no documents left"), (1, "1 document left"), (2, "2 documents")])
+@pytest.mark.parametrize(
+    ("count", "says"), [(0, "no documents left"), (1, "1 document left"), (2, "2 documents")]
+)
 def test_fewer_than_three_documents_are_refused(count: int, says: str) -> None:
     with pytest.raises(CorpusError, match=f"text:x.*{says}.*three are needed"):
         split_documents(numbered(count), DataConfig(corpus="text:x"))
