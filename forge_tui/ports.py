@@ -25,15 +25,15 @@ class EnginePort(Protocol):
         """Make a new session and return its id; nothing runs yet."""
         ...
 
-    def host(self, session_id: str) -> None:
+    def host(self, session_id: str) -> object:
         """Take the session's lease and run it in a thread of this process."""
         ...
 
-    def request(self, session_id: str, kind: str, **args: object) -> None:
+    def request(self, session_id: str, kind: str, **args: object) -> object:
         """Ask whoever runs the session to pause, resume, stop or checkpoint."""
         ...
 
-    def resume(self, session_id: str) -> None:
+    def resume(self, session_id: str) -> object:
         """Let a paused session go on, or host one that had ended here."""
         ...
 

@@ -84,6 +84,18 @@ def join_ends(left: Text, right: Text, width: int) -> Text:
     return pad(left, room).append_text(right)
 
 
+def wrap(text: str, width: int) -> list[str]:
+    """Lines of at most `width` cells, broken between words; a longer word is left to be cut. Never empty."""
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if cell_len(joined) > width and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = joined
+    return lines
+
+
 def cells(text: str) -> int:
     """How many terminal cells `text` covers."""
     return cell_len(text)
@@ -91,7 +103,7 @@ def cells(text: str) -> int:
 
 def _escape(char: str) -> str:
     code = ord(char)
-    # A tab's width depends on its column, and exotic blanks look like nothing: a plain blank is what is meant.
+    # A tab's width depends on its column, exotic blanks look like nothing: a plain blank is what is meant.
     if char == "\t" or category(char) == "Zs":
         return " "
     if char in _SHORT:

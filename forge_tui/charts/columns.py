@@ -31,7 +31,8 @@ def reduce_columns(view: SeriesView, start: float, end: float, n: int) -> Column
     """Reduce the steps `start … end` of a series to `n` columns of equal width."""
     inside = slice(int(np.searchsorted(view.step, start)), int(np.searchsorted(view.step, end, side="right")))
     steps = view.step[inside]
-    result = Columns(*(np.full(n, np.nan) for _ in range(3)), broken=np.zeros(n, np.bool_))
+    low, high, mean = np.full((3, n), np.nan)
+    result = Columns(low, high, mean, np.zeros(n, np.bool_))
     if not steps.size or n <= 0:
         return result
     where = _column_of(steps, start, end, n)

@@ -115,7 +115,7 @@ def _ascii() -> _Dots:
 BRAILLE, ASCII = _braille(), _ascii()
 _POINT = {True: "o", False: "•"}
 _BROKEN = {True: "x", False: "×"}
-_FRAME = {True: "|+-", False: "│└─"}
+_FRAME = {True: ("|", "+", "-"), False: ("│", "└", "─")}
 _TICKS = {True: "++", False: "┤├"}
 SMOOTHING = 0.02
 """Half width of the smoothing window, as a share of the plot."""
@@ -124,12 +124,14 @@ SMOOTHING = 0.02
 def draw(chart: Chart, width: int, height: int, *, ascii_only: bool = False) -> Raster:
     """Draw a chart into `width` by `height` cells, axes included."""
     canvas = Raster(np.full((height, width), ord(" "), np.uint32), np.zeros((height, width), np.uint8))
-    right = LABEL_WIDTH + 1 if width >= 46 and any(t.right and len(t.view) for t in chart.traces) else 0
+    right = LABEL_WIDTH + 1 if width >= 40 and any(t.right and len(t.view) for t in chart.traces) else 0
     left = LABEL_WIDTH + 1
     plot_width, plot_height = width - left - right, height - 2
     if plot_width < 4 or plot_height < 1:
         return canvas
-    inner = Raster(canvas.glyphs[:plot_height, left : width - right], canvas.layers[:plot_height, left : width - right])
+    inner = Raster(
+        canvas.glyphs[:plot_height, left : width - right], canvas.layers[:plot_height, left : width - right]
+    )
     scales = _plot(chart, inner, ASCII if ascii_only else BRAILLE, ascii_only)
     _frame(chart, canvas, left, plot_width, plot_height, ascii_only)
     ticks = _TICKS[ascii_only]
@@ -196,7 +198,9 @@ def _draw_mask(inner: Raster, mask: Bools, dots: _Dots, layer: Layer) -> None:
     inner.layers[hit] = layer
 
 
-def _draw_points(inner: Raster, columns: Columns, scale: Scale, dots: _Dots, layer: Layer, glyph: str) -> None:
+def _draw_points(
+    inner: Raster, columns: Columns, scale: Scale, dots: _Dots, layer: Layer, glyph: str
+) -> None:
     height = inner.glyphs.shape[0]
     for values in (columns.low, columns.high):
         places = np.flatnonzero(np.isfinite(scale.transform(values)))
@@ -226,7 +230,9 @@ def _frame(chart: Chart, canvas: Raster, left: int, width: int, height: int, asc
             column = left + min(width - 1, int((mark.x - chart.start) / span * width))
             canvas.glyphs[height, column] = ord(mark.glyph)
             canvas.layers[height, column] = Layer.ALARM if mark.alarm else Layer.MARK
-    places = axis.ticks(chart.start, chart.end, max(2, width // 12)) if chart.x_ticks is None else chart.x_ticks
+    places = (
+        axis.ticks(chart.start, chart.end, max(2, width // 12)) if chart.x_ticks is None else chart.x_ticks
+    )
     taken = left - 1
     for place in places:
         text = chart.x_label(place)
@@ -241,7 +247,7 @@ def _y_labels(
     chart: Chart, glyphs: Glyphs, layers: Layers, scale: Scale, tick: str, *, on_left: bool = True
 ) -> None:
     height, width = glyphs.shape
-    most = max(2, height // 2)
+    most = min(8, max(2, height // 2))
     places = (axis.log_ticks if scale.log else axis.ticks)(scale.low, scale.high, most)
     if not places:
         return

@@ -90,9 +90,8 @@ class Series:
         if values.size:
             self._latest = float(values[-1])
 
-    def load(self, buckets: Sequence[BucketRow]) -> None:
-        """Replace everything by buckets that SQL made of a long series."""
-        self.clear()
+    def extend_buckets(self, buckets: Sequence[BucketRow]) -> None:
+        """Append buckets that SQL made of a long stretch, newer than all before."""
         if not buckets:
             return
         ints = np.array([(b.first_step, b.last_step, b.broken) for b in buckets], np.int64).T

@@ -1,0 +1,180 @@
+"""`forge-tui`: reads its options, looks at the terminal, and runs the application.
+
+Nothing heavy is imported before the options are understood, and torch is never imported on this thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from forge.config import PipelineConfig
+    from forge.home import Home
+    from forge_tui.services.engine import LazyEngine
+
+EXAMPLES = """\
+examples:
+  forge-tui                      watch the live session, else the newest one
+  forge-tui swift-otter-12       watch, and steer, one session by name or id
+  forge-tui --start tiny         make a session from a preset and run it here
+  forge-tui --start mine.yaml    the same from a file ("forge config show tiny > mine.yaml")
+  forge-tui --readonly           look without steering
+
+exit codes: 0 fine, 2 wrong use or not a terminal, 3 configuration, 4 not found, 5 session is run elsewhere,
+6 home, 9 registry, 1 anything else
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the application; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    if options.version:
+        return _print_version()
+    if (reason := _no_terminal()) is not None:
+        print(f"forge-tui: {reason}", file=sys.stderr)
+        return 2
+    from forge.errors import ForgeError
+
+    try:
+        return _run(options)
+    except ForgeError as error:
+        print(f"forge-tui: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="forge-tui",
+        description="Make small language models, phase by phase, from the terminal.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("session", nargs="?", metavar="SESSION", help="name or id of the session to open")
+    add(
+        "--start",
+        metavar="PRESET|FILE",
+        help="make a session from a preset or file and run it in this program",
+    )
+    add("--home", metavar="DIR", type=Path, help="the folder that holds everything (default: $FORGE_HOME)")
+    add(
+        "--ascii",
+        action="store_true",
+        help="draw with ASCII only (automatic where the terminal is not UTF-8)",
+    )
+    add("--low-bandwidth", action="store_true", help="refresh rarely: for slow links")
+    add("--readonly", action="store_true", help="look only: nothing can be started, steered or stopped")
+    add("--no-mouse", action="store_true", help="leave the mouse to the terminal, so that it can select text")
+    add("--version", action="store_true", help="print the versions of forge, textual and sqlite")
+    return parser
+
+
+def _print_version() -> int:
+    from importlib.metadata import PackageNotFoundError, version
+
+    from forge.registry import sqlite
+
+    def of(distribution: str) -> str:
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            return "unknown"
+
+    print(f"forge-tui {of('forge-tui')}, textual {of('textual')}, sqlite {sqlite.VERSION} ({sqlite.LIBRARY})")
+    return 0
+
+
+def _no_terminal() -> str | None:
+    """Why the application cannot be shown here; none when it can."""
+    remedy = 'over SSH use "ssh -t"; without a terminal use "forge run" and "forge status".'
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
+        return f"this is not a terminal; {remedy}"
+    if os.environ.get("TERM", "") in ("", "dumb"):
+        return f'the terminal cannot move its cursor (TERM is "{os.environ.get("TERM", "")}"); {remedy}'
+    return None
+
+
+def wants_ascii() -> bool:
+    """Whether the terminal cannot be trusted with more than ASCII."""
+    import locale
+
+    encoding = locale.getpreferredencoding(False).lower().replace("-", "")
+    return encoding != "utf8" or os.environ.get("TERM") == "linux"
+
+
+def _run(options: argparse.Namespace) -> int:
+    from forge.home import prepare_home, resolve_home
+
+    home = resolve_home(options.home)
+    if not options.readonly:
+        prepare_home(home)
+    config, session = _what_to_open(options, home)
+    # Textual reads these when it is imported. Every frame is bytes on the link and time of training.
+    os.environ.setdefault("TEXTUAL_FPS", "15")
+    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
+    from forge_tui.app import KEPT, ForgeApp
+    from forge_tui.services.engine import LazyEngine
+
+    engine = None if options.readonly else LazyEngine(home)
+    app = ForgeApp(
+        home,
+        engine=engine,
+        session=session,
+        start=config,
+        ascii_only=options.ascii or wants_ascii(),
+        readonly=options.readonly,
+        low_bandwidth=options.low_bandwidth,
+    )
+    answer = None
+    try:
+        answer = app.run(mouse=not options.no_mouse)
+    finally:
+        if engine is not None:
+            _leave(engine, home, keep=answer == KEPT)
+    return app.return_code or 0
+
+
+def _what_to_open(options: argparse.Namespace, home: Home) -> tuple[PipelineConfig | None, str | None]:
+    """The configuration to start, or the session to open; mistakes are told before the screen opens."""
+    from forge.errors import ConfigError
+
+    if options.start is not None:
+        if options.session is not None or options.readonly:
+            raise ConfigError("--start makes a session of its own: leave out SESSION and --readonly.")
+        from forge.config import load_config
+
+        return load_config(options.start), None
+    if options.session is not None:
+        from forge_tui.services.lookup import find_session
+
+        return None, find_session(home, options.session)
+    return None, None
+
+
+def _leave(engine: LazyEngine, home: Home, *, keep: bool) -> None:
+    """After the screen: wait for a run that goes on, stop one left by a crash, close the registry."""
+    if keep:
+        from forge_tui.services.lookup import progress_line
+
+        try:
+            while (session_id := engine.hosted()) is not None:
+                line = progress_line(home, session_id)
+                print(f"\r{line:<78.78}", end="", file=sys.stderr, flush=True)
+                time.sleep(1.0)
+            print(file=sys.stderr)
+        except KeyboardInterrupt:
+            print("\nstopping at the next step with a checkpoint; Ctrl-C again ends at once", file=sys.stderr)
+    try:
+        engine.shutdown(keep_training=False)
+    except KeyboardInterrupt:
+        os._exit(130)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

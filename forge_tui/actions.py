@@ -1,0 +1,229 @@
+"""The one table of actions: it feeds bindings, key bar, help, command palette and, later, the user's key map.
+
+An action that makes no sense now stays visible and says why: `why_not` returns the sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from forge.registry.lifecycle import State
+from forge_tui.state import Context
+
+DASHBOARD, SESSIONS, NEW, HELP, QUIT, CONFIRM = "dashboard", "sessions", "new", "help", "quit", "confirm"
+MAIN = (DASHBOARD, SESSIONS)
+EVERYWHERE = (DASHBOARD, SESSIONS, NEW)
+LISTS = (DASHBOARD, SESSIONS, HELP)
+
+WhyNot = Callable[[Context], str | None]
+
+
+def _always(_: Context) -> str | None:
+    return None
+
+
+def _needs_session(context: Context) -> str | None:
+    return None if context.state is not None else "there is no session here yet; n makes one"
+
+
+def _needs_control(context: Context) -> str | None:
+    if context.readonly:
+        return "this screen only looks (--readonly); start forge-tui without it to steer"
+    return None if context.engine else "this screen has no engine and only looks"
+
+
+def _needs_live(context: Context) -> str | None:
+    reason = _needs_control(context) or _needs_session(context)
+    if reason is not None or context.live:
+        return reason
+    if context.starting:
+        return "the session is just starting; a moment"
+    if context.resumable:
+        return f"nothing runs: the session is {context.state}; r goes on with it"
+    return f"nothing runs: the session is {context.state}"
+
+
+def _can_resume(context: Context) -> str | None:
+    reason = _needs_control(context) or _needs_session(context)
+    if reason is not None:
+        return reason
+    if context.state is State.RUNNING:
+        return "the session is running already"
+    if context.state is State.PAUSED:
+        return None
+    if context.starting:
+        return "the session is just starting"
+    if not context.resumable:
+        return f"the session is {context.state}; n makes a new one"
+    return "another session runs in this program; stop it first (s)" if context.hosts_other else None
+
+
+def _can_make(context: Context) -> str | None:
+    return _needs_control(context)
+
+
+def _can_start(context: Context) -> str | None:
+    reason = _needs_control(context)
+    if reason is None and context.hosts_other:
+        reason = "a session runs in this program; stop it first"
+    if reason is None and not context.valid:
+        reason = "the form has a problem; its reason stands beside the field"
+    return reason
+
+
+def _has_phases(context: Context) -> str | None:
+    return None if context.phases else "there are no phases to look at yet"
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing that a person can do."""
+
+    id: str
+    keys: tuple[str, ...]
+    title: str
+    help: str
+    screens: tuple[str, ...]
+    why_not: WhyNot = _always
+    bar: int = 0
+    """Place in the key bar; 0 leaves it out. When room is short, high numbers go first."""
+
+    @property
+    def method(self) -> str:
+        """Name of the screen's method that does it."""
+        return "do_" + self.id.replace(".", "_")
+
+    def label(self, context: Context) -> str:
+        """The title for the present state."""
+        if self.id == "run.pause" and context.state is State.PAUSED:
+            return "resume"
+        return self.title
+
+
+def _a(
+    id: str,
+    keys: str,
+    title: str,
+    screens: tuple[str, ...],
+    help: str,
+    *,
+    bar: int = 0,
+    when: WhyNot = _always,
+) -> Action:
+    return Action(id, tuple(keys.split()), title, help, screens, when, bar)
+
+
+# fmt: off
+ACTIONS: tuple[Action, ...] = (
+    _a("session.new", "n", "new", MAIN,
+       "Make a new session: a form with everything checked as you type.", bar=1, when=_can_make),
+    _a("run.pause", "space", "pause", (DASHBOARD,),
+       "Pause at the next step, or let a paused run go on.", bar=2, when=_needs_live),
+    _a("run.stop", "s", "stop", (DASHBOARD,),
+       "Stop at the next step with a checkpoint; r goes on from there.", bar=3, when=_needs_live),
+    _a("run.resume", "r", "resume", MAIN,
+       "Go on with a paused, stopped, interrupted or failed session.", bar=4, when=_can_resume),
+    _a("run.checkpoint", "c", "checkpoint", (DASHBOARD,),
+       "Write a checkpoint at the next step.", bar=5, when=_needs_live),
+    _a("view.phase", "1 2 3 4 5 6 7 8 9", "phase", (DASHBOARD,),
+       "Look at a phase by its number.", bar=9, when=_has_phases),
+    _a("view.follow", "0", "follow", (DASHBOARD,),
+       "Look at the phase that runs, whichever it is.", when=_has_phases),
+    _a("pane.next", "tab", "pane", (DASHBOARD,), "Go to the next pane.", bar=10),
+    _a("pane.previous", "shift+tab", "previous pane", (DASHBOARD,), "Go to the pane before."),
+    _a("pane.zoom", "z", "zoom", (DASHBOARD,),
+       "Give the whole screen to the pane in focus, or take it back.", bar=8, when=_needs_session),
+    _a("chart.log", "y", "log axis", (DASHBOARD,),
+       "Switch the loss axis between linear and logarithmic.", bar=11, when=_needs_session),
+    _a("list.open", "enter", "open", (SESSIONS,),
+       "Open the session under the cursor on the dashboard.", bar=2, when=_needs_session),
+    _a("list.filter", "slash", "filter", (SESSIONS,),
+       "Show only sessions whose name, note or preset contains a text.", bar=5),
+    _a("list.sort", "o", "sort", (SESSIONS,), "Sort another way.", bar=6),
+    _a("list.down", "j down", "down", LISTS, "Down one line."),
+    _a("list.up", "k up", "up", LISTS, "Up one line."),
+    _a("list.top", "g home", "top", LISTS, "To the first line."),
+    _a("list.bottom", "G end", "bottom", LISTS, "To the last line."),
+    _a("list.half_down", "ctrl+d pagedown", "half page down", LISTS, "Down half a page."),
+    _a("list.half_up", "ctrl+u pageup", "half page up", LISTS, "Up half a page."),
+    _a("form.start", "ctrl+s f5", "start", (NEW,),
+       "Make the session and start it here.", bar=1, when=_can_start),
+    _a("form.next", "tab down", "next field", (NEW,), "Go to the next field.", bar=2),
+    _a("form.previous", "shift+tab up", "previous field", (NEW,), "Go to the field before."),
+    _a("form.right", "right", "next choice", (NEW,), "Take the next preset, when that field is in focus."),
+    _a("form.left", "left", "choice before", (NEW,), "Take the preset before."),
+    _a("go.sessions", "L", "sessions", (DASHBOARD,), "Go to the list of all sessions.", bar=6),
+    _a("go.dashboard", "d escape", "dashboard", (SESSIONS,), "Go back to the dashboard.", bar=3),
+    _a("go.back", "escape", "back", (NEW,), "Leave without making a session.", bar=4),
+    _a("go.help", "question_mark f1", "help", EVERYWHERE, "Show what every key does here.", bar=7),
+    _a("go.palette", "ctrl+p", "commands", EVERYWHERE, "Find an action by its name."),
+    _a("go.quit", "q ctrl+q ctrl+c", "quit", EVERYWHERE,
+       "Quit; a run in this program is asked about first.", bar=7),
+    _a("help.close", "escape q question_mark f1 enter", "close", (HELP,), "Close the help.", bar=1),
+    _a("quit.stop", "s", "stop", (QUIT,), "Stop at the next step with a checkpoint, then quit."),
+    _a("quit.keep", "b", "keep training", (QUIT,), "Quit the screen and keep training without it."),
+    _a("quit.cancel", "escape n q ctrl+c ctrl+q", "cancel", (QUIT,), "Stay here."),
+    _a("quit.next", "down j tab right", "next choice", (QUIT,), "To the next choice."),
+    _a("quit.previous", "up k shift+tab left", "choice before", (QUIT,), "To the choice before."),
+    _a("quit.choose", "enter", "choose", (QUIT,), "Do what is marked."),
+    _a("confirm.yes", "y", "yes", (CONFIRM,), "Do it."),
+    _a("confirm.no", "escape n q enter ctrl+c ctrl+q", "no", (CONFIRM,), "Leave everything as it is."),
+)
+# fmt: on
+
+APP_KEYS = frozenset({"ctrl+q", "ctrl+c"})
+"""Keys that the application itself listens to, on every screen and inside every field."""
+
+BY_ID = {action.id: action for action in ACTIONS}
+
+KEY_NAMES = {
+    "question_mark": "?",
+    "slash": "/",
+    "escape": "esc",
+    "pagedown": "pgdn",
+    "pageup": "pgup",
+}
+
+
+def on_screen(screen: str) -> tuple[Action, ...]:
+    """The actions of one screen, in the table's order."""
+    return tuple(action for action in ACTIONS if screen in action.screens)
+
+
+def key_bar(screen: str) -> tuple[Action, ...]:
+    """The actions that the key bar of a screen shows, the most important first."""
+    return tuple(sorted((a for a in on_screen(screen) if a.bar), key=lambda action: action.bar))
+
+
+def display(key: str) -> str:
+    """A key as a person knows it."""
+    return KEY_NAMES.get(key, key)
+
+
+def display_keys(action: Action) -> str:
+    """All keys of an action: `1-9` for the digits, otherwise one after the other."""
+    if action.id == "view.phase":
+        return "1-9"
+    return " ".join(display(key) for key in action.keys)
+
+
+def bar_key(action: Action, screen: str) -> str:
+    """The one key that the key bar shows; on a form not one that would be typed into a field."""
+    if action.id == "view.phase":
+        return "1-9"
+    untyped = (key for key in action.keys if screen != NEW or len(display(key)) > 1)
+    return display(next(untyped, action.keys[0]))
+
+
+def elsewhere(key: str, screen: str) -> str | None:
+    """What a key does on another screen, as a hint for somebody who pressed it here."""
+    for action in ACTIONS:
+        if key in action.keys and screen not in action.screens and action.screens[0] in EVERYWHERE:
+            return f"{display(key)} ({action.title}) works on the {_titles(action.screens)} screen"
+    return None
+
+
+def _titles(screens: Iterable[str]) -> str:
+    names = {DASHBOARD: "dashboard", SESSIONS: "sessions", NEW: "new session"}
+    return " and ".join(names[screen] for screen in screens if screen in names)

@@ -1,0 +1,359 @@
+"""The application: which screen is on top, what it reads, and what it asks of the engine.
+
+Workers only post messages; every widget is touched here or in a screen, on the event loop. Training is never
+touched at all: it is asked through the engine's port and watched through the registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on, work
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.command import Provider
+from textual.events import Resize
+
+from forge.errors import ForgeError
+from forge.home import Home
+from forge_tui.messages import DraftChecked, EngineAnswered, PageRead, SnapshotTaken
+from forge_tui.palette import ActionProvider
+from forge_tui.ports import Clock, EnginePort, wall_clock
+from forge_tui.screens.base import Acting, MainScreen, TooSmall, too_small
+from forge_tui.screens.dashboard import DashboardScreen
+from forge_tui.services.feed import SessionFeed
+from forge_tui.services.listing import SessionLister
+from forge_tui.services.pace import ATTACHED, HOSTING, LOW_BANDWIDTH, Pace
+from forge_tui.services.pulse import Pulse
+from forge_tui.services.store import Store
+from forge_tui.state import Context, Snapshot, starting
+from forge_tui.styles import sheet
+from forge_tui.text import clean
+from forge_tui.widgets.ascii import AsciiFilter
+from forge_tui.widgets.ink import DARK
+
+if TYPE_CHECKING:
+    from textual.message_pump import MessagePump
+
+    from forge.config import PipelineConfig
+    from forge_tui.screens.sessions import SessionsScreen
+
+RECONCILE_SECONDS = 5.0
+STOPPED, KEPT = "stopped", "kept"
+
+
+class ForgeApp(App[str]):
+    """Forge in a terminal."""
+
+    TITLE = "Forge"
+    CSS_PATH = sheet("theme")
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+q,ctrl+c", "ask_quit", "quit", show=False, priority=True)
+    ]
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {ActionProvider}
+    ENABLE_COMMAND_PALETTE = True
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        engine: EnginePort | None = None,
+        session: str | None = None,
+        start: PipelineConfig | None = None,
+        clock: Clock = wall_clock,
+        ascii_only: bool = False,
+        readonly: bool = False,
+        low_bandwidth: bool = False,
+    ) -> None:
+        super().__init__()
+        self.register_theme(DARK)
+        self.theme = DARK.name
+        if ascii_only:
+            self._filters.append(AsciiFilter())
+        self.store = Store(home)
+        self.feed = SessionFeed(self.store, clock)
+        self._lister = SessionLister(self.store)
+        self._limits = LOW_BANDWIDTH if low_bandwidth else ATTACHED
+        self.pulse = Pulse(self._look, Pace(self._limits))
+        self._engine = engine
+        self._clock = clock
+        self._session = session
+        self._start = start
+        self._ascii = ascii_only
+        self._readonly = readonly
+        self._low_bandwidth = low_bandwidth
+        self._busy: set[str] = set()
+        self._reconciled = 0.0
+        self._noticed = False
+        self.hosted: str | None = None
+
+    # --- life --------------------------------------------------------------------------------------
+
+    def on_mount(self) -> None:
+        """Show the dashboard and begin to look."""
+        self.push_screen(DashboardScreen(ascii_only=self._ascii))
+        if self._start is not None:
+            self.start(self._start, None)
+        self.run_worker(self._follow(), name="pulse", exit_on_error=True)
+
+    async def _follow(self) -> None:
+        if self._session is None and self._start is None:
+            found = await self.feed.default_session()
+            self._session = None if found is None else found.id
+        await self.feed.attach(self._session)
+        await self.pulse.run()
+
+    async def on_unmount(self) -> None:
+        """Close the databases: an open one keeps the interpreter from ending."""
+        await self.store.close()
+
+    def on_resize(self, event: Resize) -> None:
+        """Say so when the terminal is too small, and come back when it is not."""
+        small = too_small(event.size.width, event.size.height)
+        shown = isinstance(self.screen, TooSmall)
+        if small and not shown:
+            self.push_screen(TooSmall())
+        elif shown and not small:
+            self.pop_screen()
+
+    # --- looking -----------------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        """One look at what the screen on top shows; called by the pulse."""
+        self._watch_host()
+        screen = self.screen
+        if isinstance(screen, DashboardScreen):
+            snapshot = await self.feed.read(hosted=self.hosted)
+            if snapshot is not None:
+                self.post_message(SnapshotTaken(snapshot))
+        elif isinstance(screen, MainScreen) and screen.NAME == "sessions":
+            await self._look_at_list(screen)
+        self._reconcile_sometimes()
+
+    async def _look_at_list(self, screen: MainScreen) -> None:
+        listing: SessionsScreen = screen  # type: ignore[assignment]
+        moved = await self.store.registry.changed()
+        page = await self._lister.read(listing.list_query, listing.offset_wanted, moved=moved)
+        if page is not None:
+            self.post_message(PageRead(page))
+
+    def _watch_host(self) -> None:
+        hosted = self._engine.hosted() if self._engine is not None else None
+        if hosted != self.hosted:
+            self.hosted = hosted
+            busy = LOW_BANDWIDTH if self._low_bandwidth else HOSTING
+            self.pulse.pace.limit(self._limits if hosted is None else busy)
+
+    def _reconcile_sometimes(self) -> None:
+        session = self.snapshot.session
+        due = self._reconciled == 0 or (session is not None and self.context("").live and not self.hosted)
+        if self._engine is None or self._readonly or not due:
+            return
+        if self._clock() - self._reconciled >= RECONCILE_SECONDS:
+            self._reconciled = self._clock()
+            self._ask("reconcile", lambda engine: ",".join(engine.reconcile()) or None)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The newest snapshot of the session on the dashboard."""
+        return self.feed.snapshot
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._clock()
+
+    def wake(self) -> None:
+        """Look again as soon as possible."""
+        self.pulse.wake()
+
+    @on(SnapshotTaken)
+    def _snapshot_taken(self, message: SnapshotTaken) -> None:
+        screen = self.screen
+        if isinstance(screen, MainScreen):
+            screen.show_snapshot(message.snapshot)
+
+    @on(PageRead)
+    def _page_read(self, message: PageRead) -> None:
+        screen = self.screen
+        if isinstance(screen, MainScreen) and screen.NAME == "sessions":
+            listing: SessionsScreen = screen  # type: ignore[assignment]
+            listing.show_page(message.page)
+
+    def context(self, screen: str) -> Context:
+        """What decides which actions make sense, for the session on the dashboard."""
+        snapshot = self.snapshot
+        session = snapshot.session
+        return Context(
+            screen=screen,
+            state=None if session is None else session.state,
+            name="" if session is None else session.name,
+            hosted=session is not None and self.hosted == session.id,
+            hosts_other=self.hosted is not None and (session is None or self.hosted != session.id),
+            engine=self._engine is not None,
+            readonly=self._readonly,
+            phases=len(snapshot.phases),
+            starting=starting(session),
+        )
+
+    # --- saying ------------------------------------------------------------------------------------
+
+    def hint(self, text: str) -> None:
+        """A short sentence that goes away by itself and replaces the one before."""
+        self.say(text, "warning", timeout=4)
+
+    def say(self, text: str, severity: str = "information", *, timeout: float = 6) -> None:
+        """Show a sentence from anywhere; the only place that notifies."""
+        self.clear_notifications()
+        lines = "\n".join(clean(line) for line in text.splitlines())
+        self.notify(lines, severity=severity, timeout=timeout, markup=False)  # type: ignore[arg-type]
+
+    # --- going somewhere ---------------------------------------------------------------------------
+
+    def go_dashboard(self) -> None:
+        """Take away everything that lies over the dashboard."""
+        while len(self.screen_stack) > 1 and not isinstance(self.screen, DashboardScreen):
+            self.pop_screen()
+        self.feed.touch()
+        self.wake()
+
+    def _go_to(self, make: Callable[[], MainScreen]) -> None:
+        self.go_dashboard()
+        self.push_screen(make())
+        self._lister.touch()
+        self.wake()
+
+    def open_sessions(self) -> None:
+        """Show the list of sessions."""
+        from forge_tui.screens.sessions import SessionsScreen
+
+        self._go_to(SessionsScreen)
+
+    def open_form(self) -> None:
+        """Show the form for a new session."""
+        from forge_tui.screens.new import NewSessionScreen
+
+        self._go_to(NewSessionScreen)
+
+    def open_session(self, session_id: str) -> None:
+        """Follow a session on the dashboard."""
+        self.run_worker(self._open(session_id), name="attach", group="attach", exclusive=True)
+
+    async def _open(self, session_id: str) -> None:
+        if session_id != self.feed.session_id:
+            await self.feed.attach(session_id)
+        self.go_dashboard()
+
+    def look_at(self, phase: str | None) -> None:
+        """Look at one phase of the session, or at whichever runs."""
+        self.feed.choose(phase)
+        self.wake()
+
+    def show_help(self, screen: str) -> None:
+        """Every key of a screen."""
+        from forge_tui.screens.help import HelpDialog
+
+        top = self.screen
+        self.push_screen(
+            HelpDialog(screen, top.context() if isinstance(top, Acting) else self.context(screen))
+        )
+
+    # --- asking the engine -------------------------------------------------------------------------
+
+    def steer(self, kind: str) -> None:
+        """Ask whoever runs the session on the dashboard for something."""
+        session_id = self.feed.session_id
+        if session_id is not None:
+            self._ask(kind, partial(_request, session_id, kind))
+
+    def resume(self, session_id: str) -> None:
+        """Go on with a session, here if nobody runs it."""
+        self._ask("resume", partial(_resume, session_id))
+
+    def start(self, config: PipelineConfig, name: str | None) -> None:
+        """Make a session and run it here."""
+        self._ask("start", partial(_start, config, name))
+
+    def _ask(self, call: str, work: Callable[[EnginePort], str | None]) -> None:
+        if call in self._busy or self._engine is None:
+            return
+        self._busy.add(call)
+        self.run_worker(partial(self._answer, call, work, self._engine), thread=True, group="engine")
+
+    def _answer(self, call: str, work: Callable[[EnginePort], str | None], engine: EnginePort) -> None:
+        # Runs in a thread: whatever goes wrong there becomes a sentence here.
+        try:
+            self.post_message(EngineAnswered(call, work(engine)))
+        except ForgeError as error:
+            self.post_message(EngineAnswered(call, error=str(error)))
+        except Exception as error:  # noqa: BLE001 - a thread's failure becomes a sentence
+            self.post_message(EngineAnswered(call, error=f"{call} failed: {type(error).__name__}: {error}"))
+
+    @on(EngineAnswered)
+    def _engine_answered(self, message: EngineAnswered) -> None:
+        self._busy.discard(message.call)
+        if message.call == "shutdown":
+            self.exit(STOPPED)
+            return
+        if message.error is not None:
+            self.say(message.error, "error", timeout=12)
+        elif message.call in ("start", "resume") and message.session_id is not None:
+            self.open_session(message.session_id)
+        notice = getattr(self._engine, "notice", None)
+        if notice and not self._noticed:
+            self._noticed = True
+            self.say(str(notice), "warning", timeout=12)
+        self.feed.touch()
+        self.wake()
+
+    @work(thread=True, exclusive=True, group="draft", exit_on_error=False)
+    def check_draft(
+        self, number: int, corpus: str, config: PipelineConfig | None, asker: MessagePump
+    ) -> None:
+        """Look at files and earlier sessions for the form; the answer goes back to it."""
+        from forge_tui import draft
+        from forge_tui.services import estimates
+
+        found = estimates.duration(self.store.home, config) if config is not None else None
+        seconds, where = found or (None, None)
+        asker.post_message(DraftChecked(number, draft.corpus_problem(corpus), seconds, where))
+
+    # --- leaving -----------------------------------------------------------------------------------
+
+    def action_ask_quit(self) -> None:
+        """Leave, after asking what becomes of a run in this program."""
+        from forge_tui.screens.quit import QuitDialog
+
+        if isinstance(self.screen, QuitDialog):
+            self.screen.do_quit_cancel("")
+        elif self._engine is None or self._engine.hosted() is None:
+            self.exit(STOPPED)
+        else:
+            session = self.snapshot.session
+            name = session.name if session is not None and session.id == self.hosted else "a session"
+            self.push_screen(QuitDialog(name))
+
+    def stop_and_exit(self) -> None:
+        """Stop the run in this program with a checkpoint, then leave."""
+        self._ask("shutdown", lambda engine: engine.shutdown(keep_training=False))
+
+    def exit_keeping(self) -> None:
+        """Leave the screen; whoever started the application waits for the run."""
+        self.exit(KEPT)
+
+
+def _request(session_id: str, kind: str, engine: EnginePort) -> str | None:
+    engine.request(session_id, kind)
+    return session_id
+
+
+def _resume(session_id: str, engine: EnginePort) -> str | None:
+    engine.resume(session_id)
+    return session_id
+
+
+def _start(config: PipelineConfig, name: str | None, engine: EnginePort) -> str | None:
+    session_id = engine.create(config, name)
+    engine.host(session_id)
+    return session_id

@@ -1,0 +1,178 @@
+"""A session that does not exist yet: what a person typed, whether it can run, and what it would cost.
+
+Pure apart from looking whether a corpus is there. Estimates say "about": they are sums, not measurements.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from forge.config import PHASE_NAMES, PipelineConfig, contradictions, load_config
+from forge.config.check import parameter_count
+
+TORCH_BYTES = 350e6
+"""Resident size of the tensor library itself, measured on a CPU build."""
+MAX_NAME = 60
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What stands in the fields, as text."""
+
+    preset: str
+    name: str = ""
+    corpus: str = ""
+    seed: str = ""
+    steps: Mapping[str, str] = field(default_factory=dict)
+    """Phase to number of steps; empty takes the preset's."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A draft that was looked at."""
+
+    config: PipelineConfig | None
+    """What would run; none while there is a problem."""
+    problems: Mapping[str, str]
+    """Field to reason; fields are `name`, `corpus`, `seed`, a phase's name, or `preset` for the rest."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a session would cost."""
+
+    parameters: int
+    steps: int
+    tokens: int
+    memory_bytes: float
+    disk_bytes: float
+
+
+def from_preset(preset: str) -> Draft:
+    """A draft with every field filled from a preset."""
+    config = load_config(preset)
+    steps = {phase: str(getattr(config, phase).steps) for phase in config.phases}
+    return Draft(preset, "", config.data.corpus, str(config.seed), steps)
+
+
+def check(draft: Draft) -> Checked:
+    """Look at every field and at how they fit together; all problems at once."""
+    problems: dict[str, str] = {}
+    if (reason := name_problem(draft.name)) is not None:
+        problems["name"] = reason
+    if (reason := corpus_form_problem(draft.corpus)) is not None:
+        problems["corpus"] = reason
+    data: dict[str, Any] = load_config(draft.preset).model_dump(mode="json")
+    numbers = {"seed": draft.seed, **draft.steps}
+    for name, text in numbers.items():
+        number = whole_number(text)
+        if number is None:
+            problems[name] = "a whole number is needed" if text.strip() else "a number is needed"
+        elif name == "seed":
+            data["seed"] = number
+        else:
+            data[name]["steps"] = number
+    data["data"]["corpus"] = draft.corpus.strip()
+    if problems:
+        return Checked(None, problems)
+    config, found = _validate(data)
+    for place, reason in found:
+        problems.setdefault(_field_of(place), reason)
+    return Checked(None if problems else config, problems)
+
+
+def _validate(data: Mapping[str, Any]) -> tuple[PipelineConfig | None, list[tuple[str, str]]]:
+    try:
+        config = PipelineConfig.model_validate(data)
+    except ValidationError as error:
+        return None, [(".".join(map(str, e["loc"])), str(e["msg"]).lower()) for e in error.errors()]
+    return config, contradictions(config)
+
+
+def _field_of(place: str) -> str:
+    head = place.partition(".")[0]
+    if head == "data":
+        return "corpus"
+    return head if head in ("seed", *PHASE_NAMES) else "preset"
+
+
+def whole_number(text: str) -> int | None:
+    """A non-negative whole number as people type it: `2000`, `2,000`, `2_000`."""
+    plain = re.sub(r"(?<=\d)[,_ ](?=\d{3}\b)", "", text.strip())
+    return int(plain) if re.fullmatch(r"[0-9]{1,12}", plain) else None
+
+
+def name_problem(name: str) -> str | None:
+    """Why a session cannot be called so; an empty name is chosen by Forge."""
+    if len(name) > MAX_NAME:
+        return f"at most {MAX_NAME} characters"
+    return None if name.isprintable() else "only characters that can be printed"
+
+
+def corpus_form_problem(corpus: str) -> str | None:
+    """Why this is no corpus, by its form alone."""
+    text = corpus.strip()
+    if text == "stdlib":
+        return None
+    if not text.startswith("text:"):
+        return "stdlib, or text:GLOB such as text:/data/*.txt"
+    return None if text.removeprefix("text:").strip() else "a pattern is missing after text:"
+
+
+def corpus_problem(corpus: str) -> str | None:
+    """Whether the files are there; may look at the disk for a moment, so not on the event loop."""
+    pattern = str(Path(corpus.strip().removeprefix("text:").strip() or ".").expanduser())
+    if corpus.strip() == "stdlib" or corpus_form_problem(corpus) is not None:
+        return None
+    if "**" in pattern:
+        # A recursive pattern may walk a whole disk: only its fixed beginning is looked at.
+        folder = Path(pattern.partition("**")[0] + "x").parent
+        return None if folder.is_dir() else f"there is no folder {folder}"
+    # iglob, because Path.glob takes no absolute pattern.
+    return None if any(glob.iglob(pattern)) else "no file matches"  # noqa: PTH207
+
+
+def estimate(config: PipelineConfig) -> Estimate:
+    """Parameters, steps, tokens, and about how much memory and disk."""
+    m = config.model
+    parameters = parameter_count(config)
+    phases = [getattr(config, phase) for phase in config.phases]
+    filters = max((_filter_copies(phase) for phase in phases), default=0.0)
+    # Weights, gradients and two optimiser averages in fp32.
+    state = parameters * 4 * (4 + filters)
+    batch = max(phase.micro_batch for phase in phases) * config.data.seq_len
+    activations = batch * 4 * (m.n_layers * (16 * m.d_model + 5 * m.d_ff) + 3 * m.vocab_size)
+    checkpoint = parameters * 4 * (3 + filters)
+    kept = config.runtime.keep_checkpoints
+    disk = len(phases) * (kept * checkpoint + parameters * 4)
+    tokens = sum(phase.steps * phase.batch_size for phase in phases) * config.data.seq_len
+    steps = sum(phase.steps for phase in phases)
+    return Estimate(parameters, steps, tokens, TORCH_BYTES + state + activations, disk)
+
+
+def _filter_copies(phase: Any) -> float:
+    if phase.grokfast is None:
+        return 0.0
+    return 1.0 if phase.grokfast.kind == "ema" else float(phase.grokfast.window)
+
+
+def comparable(a: PipelineConfig, b: PipelineConfig) -> bool:
+    """Whether a step of `a` costs what a step of `b` costs on the same machine."""
+
+    def shape(config: PipelineConfig) -> object:
+        phases = [
+            (name, p.batch_size, p.micro_batch, p.optimizer, p.grokfast)
+            for name in config.phases
+            for p in [getattr(config, name)]
+        ]
+        runtime = config.runtime
+        return config.model, config.data.seq_len, runtime.device, runtime.precision, runtime.compile, phases
+
+    return shape(a) == shape(b)

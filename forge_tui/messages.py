@@ -1,0 +1,54 @@
+"""What happened, told to the screens: every message is named in the past tense and carries frozen values.
+
+Textual writes its own bookkeeping into a message, so the classes are not frozen; what they carry is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual.message import Message
+
+from forge_tui.state import Page, Snapshot
+
+
+@dataclass
+class SnapshotTaken(Message):
+    """The service read something new about the session on the dashboard."""
+
+    snapshot: Snapshot
+
+    def can_replace(self, message: Message) -> bool:
+        """A newer snapshot makes a waiting one worthless."""
+        return isinstance(message, SnapshotTaken)
+
+
+@dataclass
+class PageRead(Message):
+    """Part of the list of sessions was read."""
+
+    page: Page
+
+    def can_replace(self, message: Message) -> bool:
+        """Only the newest page counts."""
+        return isinstance(message, PageRead)
+
+
+@dataclass
+class EngineAnswered(Message):
+    """A call of the engine returned."""
+
+    call: str
+    session_id: str | None = None
+    error: str | None = None
+
+
+@dataclass
+class DraftChecked(Message):
+    """What takes time to check about a new session was checked."""
+
+    number: int
+    corpus_problem: str | None
+    seconds: float | None
+    """Estimated duration, measured in an earlier session; none when none is comparable."""
+    measured_in: str | None

@@ -1,0 +1,73 @@
+"""The list of sessions: a head line, the columns, and one line for each session."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from forge.registry.rows import SessionRow
+from forge_tui import units
+from forge_tui.present import words
+from forge_tui.state import ORDERS, Page
+from forge_tui.text import Part, compose, pad, safe
+
+_STATE, _PRESET, _PHASE, _CHANGED = 16, 12, 14, 9
+
+
+def head(page: Page, width: int) -> Text:
+    """How many sessions, in which order, under which filter."""
+    query = page.query
+    parts: list[Part] = [(" sessions", "key"), (" · ", "faint")]
+    if page.problem is not None:
+        return compose(*parts, (page.problem, "bad"), width=width)
+    parts.append((f"{page.total:,}", "strong"))
+    if query is not None:
+        parts += [(" · ", "faint"), (ORDERS[query.order][0], "label")]
+        if query.search:
+            parts += [(" · ", "faint"), (f'containing "{query.search}"', "accent")]
+    return compose(*parts, width=width)
+
+
+def columns(width: int) -> Text:
+    """The names of the columns."""
+    return _line(
+        width, ("   state", ""), ("name", ""), ("preset", ""), ("phase", ""), ("changed", ""), ink="faint"
+    )
+
+
+def row_line(row: SessionRow, width: int, chosen: bool, now: float) -> Text:
+    """One session."""
+    sign = words.SIGNS[row.state]
+    line = _line(
+        width,
+        (f" {sign} {row.state}", words.INKS[row.state]),
+        (row.name + (f"  {row.note}" if row.note else ""), "value"),
+        (row.preset, "label"),
+        (words.phase_title(row.phase) if row.phase else "", "label"),
+        (units.ago(now - row.updated_at), "label"),
+    )
+    return safe(line.plain, style="cursor") if chosen else line
+
+
+def empty(search: str, width: int) -> Text:
+    """What a list without rows says."""
+    if search:
+        return compose(
+            (f'   nothing contains "{search}"; ', "label"),
+            ("esc", "key"),
+            (" clears the filter", "label"),
+            width=width,
+        )
+    return compose(
+        ("   there is no session yet; ", "label"), ("n", "key"), (" makes one", "label"), width=width
+    )
+
+
+def _line(width: int, *cells: tuple[str, str], ink: str = "") -> Text:
+    wide = width >= 76
+    sizes = [_STATE, 0, _PRESET if wide else 0, _PHASE if width >= 66 else 0, _CHANGED]
+    sizes[1] = max(10, width - sum(sizes) - 1)
+    line = compose()
+    for size, (text, style) in zip(sizes, cells, strict=True):
+        if size:
+            line.append_text(pad(compose((text, ink or style), width=size - 1), size))
+    return pad(line, width)

@@ -1,0 +1,123 @@
+"""What screens have in common: keys from the action table, a key bar, reasons for what cannot be done.
+
+No screen binds a key by itself, so the table, the help and the bindings can never disagree.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.screen import ModalScreen, Screen
+
+from forge_tui import actions
+from forge_tui.actions import APP_KEYS, BY_ID
+from forge_tui.state import Context, Snapshot
+from forge_tui.text import compose
+from forge_tui.widgets.keybar import KeyBar
+
+if TYPE_CHECKING:
+    from forge_tui.app import ForgeApp
+
+Result = TypeVar("Result")
+
+MIN_WIDTH, MIN_HEIGHT = 60, 16
+
+WIDTHS: list[tuple[int, str]] | None = [(0, "-narrow"), (80, "-normal"), (110, "-wide")]
+HEIGHTS: list[tuple[int, str]] | None = [(0, "-short"), (24, "-medium"), (34, "-tall")]
+"""Classes that a screen gets by its size; the style sheets lay out by them."""
+
+
+def bindings(screen: str) -> list[BindingType]:
+    """The key bindings of a screen, made from the action table."""
+    return [
+        Binding(key, f"do({action.id!r}, {key!r})", action.title, show=False, id=f"{action.id}:{key}")
+        for action in actions.on_screen(screen)
+        for key in action.keys
+        if key not in APP_KEYS
+    ]
+
+
+class Acting(Screen[Result]):
+    """A screen whose keys come from the table."""
+
+    AUTO_FOCUS: ClassVar[str | None] = ""
+    NAME: ClassVar[str]
+
+    @property
+    def forge(self) -> ForgeApp:
+        """The application, with its own type."""
+        return cast("ForgeApp", self.app)
+
+    def context(self) -> Context:
+        """What decides which actions make sense now."""
+        return self.forge.context(self.NAME)
+
+    def action_do(self, action_id: str, key: str) -> None:
+        """Do an action of the table, or say why it cannot be done now."""
+        action = BY_ID[action_id]
+        reason = action.why_not(self.context())
+        if reason is not None:
+            self.forge.hint(f"{actions.display(key)}: {reason}")
+            return
+        getattr(self, action.method)(key)
+
+    def do_go_quit(self, _key: str) -> None:
+        """Leave, after asking about a run."""
+        self.forge.action_ask_quit()
+
+    def do_go_help(self, _key: str) -> None:
+        """Show what the keys do here."""
+        self.forge.show_help(self.NAME)
+
+    def do_go_palette(self, _key: str) -> None:
+        """Find an action by its name."""
+        self.forge.action_command_palette()
+
+    def on_key(self, event: events.Key) -> None:
+        """Say where a key works that does nothing here."""
+        if event.key in self.active_bindings:
+            return
+        hint = actions.elsewhere(event.key, self.NAME)
+        if hint is not None:
+            event.stop()
+            self.forge.hint(hint)
+
+
+class MainScreen(Acting[None]):
+    """A full screen with a key bar."""
+
+    def show_snapshot(self, snapshot: Snapshot) -> None:
+        """Take in what the service read; only the dashboard shows it all."""
+        self.refresh_keys()
+
+    def refresh_keys(self) -> None:
+        """Draw the key bar for the present state."""
+        for bar in self.query(KeyBar):
+            bar.show_actions(self.NAME, self.context())
+
+
+class Dialog(ModalScreen[Result], Acting[Result]):
+    """A small window over a screen."""
+
+
+def too_small(width: int, height: int) -> bool:
+    """Whether a terminal of this size cannot show the application."""
+    return width < MIN_WIDTH or height < MIN_HEIGHT
+
+
+class TooSmall(Screen[None]):
+    """Says how large the terminal must be; goes away by itself."""
+
+    def on_mount(self) -> None:
+        """Write the sentence once there is a size."""
+        self.refresh()
+
+    def render(self) -> object:  # type: ignore[override]
+        """One sentence that fits anywhere."""
+        width, height = self.app.size
+        return compose((f"needs {MIN_WIDTH}x{MIN_HEIGHT}, this is {width}x{height}", "bold"))
+
+
+__all__ = ["Acting", "Dialog", "MainScreen", "TooSmall", "bindings", "too_small"]

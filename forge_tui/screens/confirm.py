@@ -1,0 +1,48 @@
+"""A question about something that is hard to undo; the answer is no unless somebody says yes."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+
+from forge_tui.actions import CONFIRM
+from forge_tui.screens.base import Dialog, bindings
+from forge_tui.styles import sheet
+from forge_tui.text import compose, safe, safe_lines
+from forge_tui.widgets.textpane import TextPane
+
+
+class ConfirmDialog(Dialog[bool]):
+    """A question whose answer is no unless somebody says yes."""
+
+    NAME = CONFIRM
+    CSS_PATH = sheet("dialogs")
+    BINDINGS = bindings(CONFIRM)
+
+    def __init__(self, title: str, question: str) -> None:
+        super().__init__()
+        self._heading = title
+        self._question = question
+
+    def compose(self) -> ComposeResult:
+        """The question."""
+        with Vertical(id="confirm", classes="box") as box:
+            box.border_title = safe(self._heading).plain.replace("[", "\\[")
+            yield TextPane(id="question")
+
+    def on_resize(self) -> None:
+        """Write the text once the width is known."""
+        self.call_after_refresh(self._draw)
+
+    def _draw(self) -> None:
+        pane = self.query_one(TextPane)
+        answers = compose(("y", "key"), (" yes    ", "label"), ("esc", "key"), (" no", "label"))
+        pane.show([*safe_lines(self._question, pane.size.width), safe(""), answers])
+
+    def do_confirm_yes(self, _key: str) -> None:
+        """Yes."""
+        self.dismiss(True)
+
+    def do_confirm_no(self, _key: str) -> None:
+        """No."""
+        self.dismiss(False)

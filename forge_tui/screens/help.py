@@ -1,0 +1,90 @@
+"""Help: every key of the screen below, from the action table, with reasons for what cannot be done now."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Vertical
+
+from forge_tui import actions
+from forge_tui.actions import HELP
+from forge_tui.screens.base import Dialog, bindings
+from forge_tui.state import Context
+from forge_tui.styles import sheet
+from forge_tui.text import compose, pad, safe, wrap
+from forge_tui.widgets.textpane import TextPane
+
+
+class HelpDialog(Dialog[None]):
+    """Every key of one screen, made from the action table."""
+
+    NAME = HELP
+    CSS_PATH = sheet("dialogs")
+    BINDINGS = bindings(HELP)
+
+    def __init__(self, screen: str, context: Context) -> None:
+        super().__init__()
+        self._of_screen = screen
+        self._about = context
+
+    def compose(self) -> ComposeResult:
+        """One scrolling text."""
+        with Vertical(id="help", classes="box") as box:
+            box.border_title = "keys"
+            box.border_subtitle = "esc closes"
+            yield TextPane(id="keys", scrolls=True)
+
+    def on_resize(self) -> None:
+        """Write the text once the width is known."""
+        self.call_after_refresh(self._draw)
+
+    def _draw(self) -> None:
+        pane = self.query_one(TextPane)
+        pane.show(help_lines(self._of_screen, self._about, pane.size.width))
+
+    def do_help_close(self, _key: str) -> None:
+        """Close."""
+        self.dismiss(None)
+
+    def do_list_down(self, _key: str) -> None:
+        """Scroll down."""
+        self.query_one(TextPane).scroll_text(1)
+
+    def do_list_up(self, _key: str) -> None:
+        """Scroll up."""
+        self.query_one(TextPane).scroll_text(-1)
+
+    def do_list_top(self, _key: str) -> None:
+        """Scroll to the top."""
+        self.query_one(TextPane).scroll_text(-1_000_000)
+
+    def do_list_bottom(self, _key: str) -> None:
+        """Scroll to the end."""
+        self.query_one(TextPane).scroll_text(1_000_000)
+
+    def do_list_half_down(self, _key: str) -> None:
+        """Scroll half a page down."""
+        self.query_one(TextPane).scroll_text(self.size.height // 4)
+
+    def do_list_half_up(self, _key: str) -> None:
+        """Scroll half a page up."""
+        self.query_one(TextPane).scroll_text(-(self.size.height // 4))
+
+
+def help_lines(screen: str, context: Context, width: int) -> list[Text]:
+    """Keys, what they do, and why some do nothing now."""
+    lines: list[Text] = []
+    for action in actions.on_screen(screen):
+        keys = pad(compose((actions.display_keys(action), "key")), 17)
+        reason = action.why_not(context)
+        lines += _wrap(keys, action.help, "value" if reason is None else "off", width)
+        if reason is not None:
+            lines += _wrap(pad(safe(""), 17), f"not now: {reason}", "warn", width)
+    return lines
+
+
+def _wrap(left: Text, text: str, style: str, width: int) -> list[Text]:
+    room = max(10, width - left.cell_len)
+    wrapped = [safe(line, style=style) for line in wrap(text, room)]
+    blank = pad(safe(""), left.cell_len)
+    return [(left if i == 0 else blank).copy().append_text(line) for i, line in enumerate(wrapped)]

@@ -1,0 +1,186 @@
+"""The form for a new session: every field is checked as it is typed, and the cost stands beside it.
+
+What takes time to check (files, earlier sessions) runs in a worker and comes back as a numbered message;
+an answer to an older question is dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Input
+
+from forge.config import PHASE_NAMES, PipelineConfig, preset_names
+from forge_tui import draft
+from forge_tui.actions import NEW
+from forge_tui.messages import DraftChecked
+from forge_tui.present import form, words
+from forge_tui.screens.base import HEIGHTS, WIDTHS, MainScreen, bindings
+from forge_tui.state import Context
+from forge_tui.styles import sheet
+from forge_tui.text import compose, safe
+from forge_tui.widgets.choice import Choice
+from forge_tui.widgets.keybar import KeyBar
+from forge_tui.widgets.textpane import TextPane
+
+FIRST_PRESET = "tiny"
+FIELDS = ("preset", "name", "corpus", "seed", *PHASE_NAMES)
+
+
+class NewSessionScreen(MainScreen):
+    """Makes and starts a session."""
+
+    NAME = NEW
+    CSS_PATH = sheet("new")
+    BINDINGS = bindings(NEW)
+    HORIZONTAL_BREAKPOINTS = WIDTHS
+    VERTICAL_BREAKPOINTS = HEIGHTS
+
+    def __init__(self) -> None:
+        super().__init__()
+        presets = preset_names()
+        self._draft = draft.from_preset(FIRST_PRESET if FIRST_PRESET in presets else presets[0])
+        self._checked = draft.check(self._draft)
+        self._corpus_problem: str | None = None
+        self._seconds: tuple[float, str] | None = None
+        self._asked = 0
+
+    def compose(self) -> ComposeResult:
+        """Fields on the left or above, costs on the right or below."""
+        yield TextPane(id="title")
+        with Horizontal(id="form"):
+            with Vertical(id="fields"):
+                yield from self._field("preset", Choice(preset_names(), self._draft.preset, id="preset"))
+                texts = self._texts()
+                for name in FIELDS[1:]:
+                    hint = "chosen by Forge when empty" if name == "name" else ""
+                    field = Input(texts[name], id=name, compact=True, placeholder=hint, select_on_focus=False)
+                    yield from self._field(name, field)
+            with Vertical(id="costs"):
+                yield TextPane(id="figures")
+        yield KeyBar()
+
+    def _field(self, name: str, widget: Input | Choice) -> ComposeResult:
+        with Horizontal(classes="field"):
+            yield TextPane(id=f"{name}-label", classes="label")
+            yield widget
+        yield TextPane(id=f"{name}-reason", classes="reason")
+
+    def on_mount(self) -> None:
+        """Begin with the preset."""
+        self.query_one("#costs").border_title = "what you get"
+        self.query_one("#preset", Choice).focus()
+        self._check()
+
+    def on_resize(self) -> None:
+        """Write the texts once the widths are known."""
+        self.call_after_refresh(self._draw)
+
+    def context(self) -> Context:
+        """The form decides whether it can be started."""
+        return replace(super().context(), valid=self._config is not None)
+
+    @property
+    def _config(self) -> PipelineConfig | None:
+        return self._checked.config if self._corpus_problem is None else None
+
+    def _texts(self) -> dict[str, str]:
+        now = self._draft
+        return {"name": now.name, "corpus": now.corpus, "seed": now.seed, **now.steps}
+
+    @on(Choice.Changed)
+    def _preset_changed(self, message: Choice.Changed) -> None:
+        fresh = replace(draft.from_preset(message.value), name=self._draft.name, corpus=self._draft.corpus)
+        self._draft = fresh
+        for name, text in self._texts().items():
+            field = self.query_one(f"#{name}", Input)
+            if field.value != text:
+                field.value = text
+        self._check()
+
+    @on(Input.Changed)
+    def _typed(self, message: Input.Changed) -> None:
+        name, text = message.input.id or "", message.value
+        before = self._draft
+        change: dict[str, Any] = {name: text}
+        if name in PHASE_NAMES:
+            change = {"steps": {**before.steps, name: text}}
+        self._draft = replace(before, **change)
+        if self._draft != before:
+            self._check()
+
+    def _check(self) -> None:
+        self._checked = draft.check(self._draft)
+        self._asked += 1
+        config = self._checked.config
+        self.forge.check_draft(self._asked, self._draft.corpus, config, self)
+        self._draw()
+
+    @on(DraftChecked)
+    def _draft_checked(self, message: DraftChecked) -> None:
+        if message.number != self._asked:
+            return
+        self._corpus_problem = message.corpus_problem
+        known = message.seconds is not None and message.measured_in is not None
+        self._seconds = (message.seconds or 0.0, message.measured_in or "") if known else None
+        self._draw()
+
+    def _draw(self) -> None:
+        self._show(
+            "title", [compose((" new session", "key"), (" · ", "faint"), ("starts in this program", "label"))]
+        )
+        for name in FIELDS:
+            self._show(f"{name}-label", [safe(_label(name), style="label")])
+            reason = self._checked.problems.get(name)
+            if name == "corpus" and reason is None:
+                reason = self._corpus_problem
+            pane = self.query_one(f"#{name}-reason", TextPane)
+            pane.show(form.reason(reason, pane.size.width))
+        figures = self.query_one("#figures", TextPane)
+        seconds, where = self._seconds or (None, None)
+        figures.show(form.costs(self._config, seconds, where, figures.size.width))
+        self.refresh_keys()
+
+    def _show(self, name: str, lines: list[Text]) -> None:
+        self.query_one(f"#{name}", TextPane).show(lines)
+
+    # --- actions -----------------------------------------------------------------------------------
+
+    def do_form_start(self, _key: str) -> None:
+        """Make the session and run it here."""
+        config = self._config
+        if config is not None:
+            self.forge.start(config, self._draft.name.strip() or None)
+
+    def do_form_next(self, _key: str) -> None:
+        """The next field."""
+        self.focus_next()
+
+    def do_form_previous(self, _key: str) -> None:
+        """The field before."""
+        self.focus_previous()
+
+    def do_form_right(self, _key: str) -> None:
+        """The next preset."""
+        self._step(1)
+
+    def do_form_left(self, _key: str) -> None:
+        """The preset before."""
+        self._step(-1)
+
+    def _step(self, amount: int) -> None:
+        if isinstance(self.focused, Choice):
+            self.focused.step(amount)
+
+    def do_go_back(self, _key: str) -> None:
+        """Leave."""
+        self.forge.go_dashboard()
+
+
+def _label(name: str) -> str:
+    return f"{words.phase_title(name)} steps" if name in PHASE_NAMES else name

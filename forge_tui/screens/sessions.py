@@ -1,0 +1,178 @@
+"""The list of all sessions, paged by SQL: sort, filter, open, resume."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.widgets import Input
+
+from forge.registry.rows import SessionRow
+from forge_tui.actions import SESSIONS
+from forge_tui.present import sessions
+from forge_tui.screens.base import MainScreen, bindings
+from forge_tui.services.listing import PAGE
+from forge_tui.state import ORDERS, Context, ListQuery, Page, starting
+from forge_tui.styles import sheet
+from forge_tui.widgets.keybar import KeyBar
+from forge_tui.widgets.listing import Listing
+from forge_tui.widgets.textpane import TextPane
+
+
+class SessionsScreen(MainScreen):
+    """Lists sessions; what is listed is `query` and `offset`, which the application reads for it."""
+
+    NAME = SESSIONS
+    CSS_PATH = sheet("sessions")
+    BINDINGS = bindings(SESSIONS)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.list_query = ListQuery()
+        self.offset_wanted = 0
+        self._page = Page()
+
+    def compose(self) -> ComposeResult:
+        """Head, filter, columns, rows."""
+        yield TextPane(id="head")
+        yield Input(id="filter", placeholder="name, note or preset", compact=True, select_on_focus=False)
+        yield TextPane(id="columns")
+        yield Listing(self._row_line, id="rows")
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        """Begin with the cursor in the list."""
+        self._filter.display = False
+        self._rows.focus()
+
+    def on_resize(self) -> None:
+        """Fit the head to the new width."""
+        self.call_after_refresh(self._draw_head)
+
+    def context(self) -> Context:
+        """The session under the cursor decides."""
+        base, row = super().context(), self._rows.selected
+        if row is None:
+            return replace(base, state=None, hosted=False)
+        hosted = self.forge.hosted
+        return replace(
+            base,
+            state=row.state,
+            name=row.name,
+            hosted=hosted == row.id,
+            hosts_other=hosted not in (None, row.id),
+            starting=starting(row),
+        )
+
+    def show_page(self, page: Page) -> None:
+        """Take in rows that were read."""
+        if page.query is not None and page.query != self.list_query:
+            return
+        self._page = page
+        with self.app.batch_update():
+            self._rows.show_page(page)
+            if not page.total:
+                self._rows.show([sessions.empty(self.list_query.search, self._rows.size.width)])
+            self._draw_head()
+            self.refresh_keys()
+
+    def _draw_head(self) -> None:
+        pane = self.query_one("#head", TextPane)
+        pane.show([sessions.head(self._page, pane.size.width)])
+        columns = self.query_one("#columns", TextPane)
+        columns.show([sessions.columns(columns.size.width)])
+        self.refresh_keys()
+
+    def _row_line(self, row: SessionRow, width: int, chosen: bool) -> Text:
+        return sessions.row_line(row, width, chosen, self.forge.now())
+
+    @property
+    def _rows(self) -> Listing:
+        return self.query_one("#rows", Listing)
+
+    @property
+    def _filter(self) -> Input:
+        return self.query_one("#filter", Input)
+
+    @on(Listing.Wanted)
+    def _read_more(self, message: Listing.Wanted) -> None:
+        # Half a page before the gap, so that turning round does not read again at once.
+        self.offset_wanted = max(0, message.index - PAGE // 2)
+        self.forge.wake()
+
+    @on(Listing.Moved)
+    def _cursor_moved(self) -> None:
+        self.refresh_keys()
+
+    @on(Input.Changed, "#filter")
+    def _filter_changed(self, message: Input.Changed) -> None:
+        self._ask(replace(self.list_query, search=message.value.strip()))
+
+    @on(Input.Submitted, "#filter")
+    def _filter_done(self) -> None:
+        self._rows.focus()
+        self._filter.display = bool(self.list_query.search)
+
+    def _ask(self, query: ListQuery) -> None:
+        self.list_query, self.offset_wanted = query, 0
+        self.forge.wake()
+
+    # --- actions -----------------------------------------------------------------------------------
+
+    def do_session_new(self, _key: str) -> None:
+        """Open the form."""
+        self.forge.open_form()
+
+    def do_list_open(self, _key: str) -> None:
+        """Show the session on the dashboard."""
+        if (row := self._rows.selected) is not None:
+            self.forge.open_session(row.id)
+
+    def do_run_resume(self, _key: str) -> None:
+        """Go on with the session under the cursor."""
+        if (row := self._rows.selected) is not None:
+            self.forge.resume(row.id)
+
+    def do_list_filter(self, _key: str) -> None:
+        """Type a filter."""
+        self._filter.display = True
+        self._filter.focus()
+
+    def do_list_sort(self, _key: str) -> None:
+        """Sort another way."""
+        self._ask(replace(self.list_query, order=(self.list_query.order + 1) % len(ORDERS)))
+
+    def do_go_dashboard(self, key: str) -> None:
+        """Clear the filter first, then leave."""
+        if key == "escape" and (self.list_query.search or self.focused is self._filter):
+            self._filter.value = ""
+            self._filter.display = False
+            self._rows.focus()
+        else:
+            self.forge.go_dashboard()
+
+    def do_list_down(self, _key: str) -> None:
+        """One row down."""
+        self._rows.move(1)
+
+    def do_list_up(self, _key: str) -> None:
+        """One row up."""
+        self._rows.move(-1)
+
+    def do_list_top(self, _key: str) -> None:
+        """To the first row."""
+        self._rows.move_to(0)
+
+    def do_list_bottom(self, _key: str) -> None:
+        """To the last row."""
+        self._rows.move_to(self._page.total - 1)
+
+    def do_list_half_down(self, _key: str) -> None:
+        """Half a page down."""
+        self._rows.move(max(1, self._rows.size.height // 2))
+
+    def do_list_half_up(self, _key: str) -> None:
+        """Half a page up."""
+        self._rows.move(-max(1, self._rows.size.height // 2))

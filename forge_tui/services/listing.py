@@ -1,0 +1,43 @@
+"""One page of the list of sessions at a time, filtered and sorted by SQL."""
+
+from __future__ import annotations
+
+from forge.registry import Error, queries
+from forge_tui.services.store import Store
+from forge_tui.state import ORDERS, ListQuery, Page
+
+PAGE = 200
+
+
+class SessionLister:
+    """Reads the page that the list looks at."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._read: tuple[ListQuery, int] | None = None
+
+    def touch(self) -> None:
+        """Read again at the next look."""
+        self._read = None
+
+    async def read(self, query: ListQuery, offset: int, *, moved: bool) -> Page | None:
+        """The page that begins at `offset`; none when it is at hand already and nothing has moved."""
+        if not moved and self._read == (query, offset):
+            return None
+        _, column, descending = ORDERS[query.order]
+        try:
+            total = await self._store.registry.one(queries.count_sessions(query.search)) or 0
+            rows = await self._store.registry.fetch(
+                queries.sessions(
+                    limit=PAGE,
+                    offset=offset,
+                    search=query.search,
+                    order=column,
+                    descending=descending,
+                )
+            )
+        except Error as error:
+            self._read = None
+            return Page(query=query, problem=f"the registry cannot be read: {error}")
+        self._read = (query, offset)
+        return Page(tuple(rows), offset, total, query)

@@ -1,0 +1,72 @@
+"""Small synchronous reads before the screen opens and after it closed."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from forge.errors import NotFoundError, RegistryError
+from forge.home import Home
+from forge.registry import Error, Query, SessionRow, metrics, queries
+from forge.registry.query import fetch
+from forge.registry.sqlite import open_reader
+from forge_tui import units
+from forge_tui.present import words
+from forge_tui.text import clean
+
+T = TypeVar("T")
+
+
+def find_session(home: Home, text: str) -> str:
+    """The id of the session that a person means by a name, an id or its beginning.
+
+    Raises:
+        NotFoundError: none fits, or several do.
+        RegistryError: the registry cannot be read.
+    """
+    rows = _fetch_registry(home, queries.find_sessions(text))
+    exact = [row for row in rows if text in (row.name, row.id)]
+    if exact:
+        return exact[0].id
+    if len(rows) == 1:
+        return rows[0].id
+    shown = clean(text)
+    if rows:
+        names = ", ".join(clean(row.name) for row in rows)
+        raise NotFoundError(f'"{shown}" fits {len(rows)} sessions: {names}. Give more of the id.')
+    raise NotFoundError(f'there is no session "{shown}" in {home.root}; "forge sessions" lists them.')
+
+
+def _fetch_registry(home: Home, query: Query[SessionRow]) -> list[SessionRow]:
+    if not home.registry.exists():
+        return []
+    try:
+        connection = open_reader(home.registry)
+        try:
+            return fetch(connection, query)
+        finally:
+            connection.close()
+    except Error as error:
+        raise RegistryError(f"{home.registry} cannot be read: {error}.") from error
+
+
+def progress_line(home: Home, session_id: str) -> str:
+    """One plain line about a run, for a terminal without a screen."""
+    path = home.session(session_id).metrics
+    if not path.exists():
+        return "starting"
+    try:
+        connection = open_reader(path)
+        try:
+            beats = fetch(connection, metrics.heartbeat())
+        finally:
+            connection.close()
+    except Error as error:
+        return f"progress cannot be read: {error}"
+    if not beats:
+        return "starting"
+    beat = beats[0]
+    left = f", {units.duration(beat.eta_seconds)} left" if beat.eta_seconds is not None else ""
+    return (
+        f"{words.phase_title(beat.phase)} step {units.steps(beat.step)} of {units.steps(beat.total_steps)}"
+        f"{left} (Ctrl-C stops with a checkpoint)"
+    )

@@ -1,0 +1,67 @@
+"""The bottom line: what the keys do here, most important first, as many as fit.
+
+An action that cannot be done now is shown faint, not hidden, so that keys keep their places.
+"""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from forge_tui import actions
+from forge_tui.state import Context
+from forge_tui.text import compose
+from forge_tui.widgets.textpane import TextPane
+
+
+class KeyBar(TextPane):
+    """One line of keys."""
+
+    DEFAULT_CSS = "KeyBar { height: 1; width: 1fr; dock: bottom; }"
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._last: tuple[str, Context] | None = None
+
+    def show_actions(self, screen: str, context: Context) -> None:
+        """Show the actions of a screen as they stand."""
+        self._last = (screen, context)
+        if self.size.width:
+            self.show([key_line(screen, context, self.size.width)])
+
+    def on_resize(self) -> None:
+        """Fit the line to the new width."""
+        if self._last is not None:
+            self.show_actions(*self._last)
+
+
+def key_line(screen: str, context: Context, width: int) -> Text:
+    """The key bar's text."""
+    chosen = list(actions.key_bar(screen))
+    while chosen:
+        line = _line(chosen, screen, context)
+        if line.cell_len <= width:
+            return line
+        # Help and quit stay: with them everything else can be found.
+        optional = [action for action in chosen if action.id not in ("go.help", "go.quit")]
+        if not optional:
+            break
+        chosen.remove(optional[-1])
+    return compose(("? ", "key"), ("help", "label"))
+
+
+def _line(chosen: list[actions.Action], screen: str, context: Context) -> Text:
+    line = compose(" ")
+    for action in sorted(chosen, key=_place):
+        off = action.why_not(context) is not None
+        keys = actions.bar_key(action, screen)
+        line.append_text(
+            compose(
+                (keys, "off" if off else "key"), (f" {action.label(context)}  ", "off" if off else "label")
+            )
+        )
+    return line
+
+
+def _place(action: actions.Action) -> tuple[int, int]:
+    last = {"go.help": 1, "go.quit": 2}.get(action.id, 0)
+    return last, action.bar

@@ -1,0 +1,30 @@
+"""A titled box on the dashboard that can be in focus and be zoomed."""
+
+from __future__ import annotations
+
+from textual.containers import Vertical
+
+from forge_tui.text import safe
+from forge_tui.widgets.textpane import TextPane
+
+
+class Pane(Vertical, can_focus=True):
+    """A box around text and charts."""
+
+    def set_title(self, title: str) -> None:
+        """Change the title in the border, if it is another."""
+        if str(self.border_title or "") != title:
+            self.border_title = safe(title).plain.replace("[", "\\[")
+
+    def scroll_text(self, amount: int) -> bool:
+        """Scroll the text inside; False when there is none that scrolls."""
+        for text in self.query(TextPane):
+            if text.scrolls:
+                text.scroll_text(amount)
+                return True
+        return False
+
+    @property
+    def page(self) -> int:
+        """Rows of text that are visible."""
+        return max((text.size.height for text in self.query(TextPane) if text.scrolls), default=1)
