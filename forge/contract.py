@@ -87,7 +87,11 @@ class PhaseContext(Protocol):
     """Whether to compile the training step."""
     cache: Path
     """Where tokenised corpora are kept, shared by all sessions."""
-    rng: Generators
+
+    @property
+    def rng(self) -> Generators:
+        """The generators of this phase run."""
+        ...
 
     def steps(self, total: int, state: Stateful, *, tokens: int = 0) -> Iterator[int]:
         """Steps `k … total-1`, from the checkpointed one on; pauses, stops and checkpoints between them.

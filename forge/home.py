@@ -118,8 +118,8 @@ def prepare_home(home: Home) -> Home:
     kind = filesystem_type(home.root)
     if kind in NETWORK_FILESYSTEMS:
         raise HomeError(
-            f"the Forge home {home.root} is on a network file system ({kind}), where SQLite's WAL mode does not "
-            "work. Put the home on a local disk with FORGE_HOME=/path."
+            f"the Forge home {home.root} is on a network file system ({kind}), where SQLite's WAL mode does "
+            "not work. Put the home on a local disk with FORGE_HOME=/path."
         )
     return home
 

@@ -41,11 +41,17 @@ def _model_problems(config: PipelineConfig) -> Iterator[Problem]:
     if m.d_model % m.n_heads:
         yield "model.n_heads", f"d_model {m.d_model} is not divisible by n_heads {m.n_heads}"
     elif (m.d_model // m.n_heads) % 2:
-        yield "model.n_heads", f"head size {m.d_model // m.n_heads} is odd; rotary embeddings need an even one"
+        yield (
+            "model.n_heads",
+            f"head size {m.d_model // m.n_heads} is odd; rotary positions need an even one",
+        )
     if data.seq_len > m.max_seq_len:
         yield "data.seq_len", f"{data.seq_len} is longer than model.max_seq_len {m.max_seq_len}"
     if data.dev_fraction + data.test_fraction >= 0.5:
-        yield "data.test_fraction", "dev_fraction and test_fraction together leave less than half for training"
+        yield (
+            "data.test_fraction",
+            "dev_fraction and test_fraction together leave less than half for training",
+        )
 
 
 def _training_problems(place: str, training: TrainingConfig, config: PipelineConfig) -> Iterator[Problem]:
@@ -55,7 +61,10 @@ def _training_problems(place: str, training: TrainingConfig, config: PipelineCon
             f"{training.micro_batch} does not divide batch_size {training.batch_size}",
         )
     if training.warmup_steps >= training.steps:
-        yield f"{place}.warmup_steps", f"{training.warmup_steps} warm-up steps leave nothing of {training.steps}"
+        yield (
+            f"{place}.warmup_steps",
+            f"{training.warmup_steps} warm-up steps leave nothing of {training.steps}",
+        )
     filter_ = training.grokfast
     budget = config.runtime.vram_budget_gb
     if filter_ is not None and filter_.kind == "ma" and budget is not None:
@@ -63,13 +72,16 @@ def _training_problems(place: str, training: TrainingConfig, config: PipelineCon
         if needed > budget:
             yield (
                 f"{place}.grokfast.window",
-                f"{filter_.window} gradients need {needed:.1f} GB, the budget is {budget:g} GB; use kind: ema",
+                f"{filter_.window} gradients need {needed:.1f} GB, the budget is {budget:g} GB; take ema",
             )
 
 
 def _forging_problems(forging: ForgeTrainingConfig) -> Iterator[Problem]:
     if forging.ste_enabled and not forging.quantization_aware:
-        yield "forging.ste_enabled", "there is nothing to bridge with quantization_aware: false; set it to false too"
+        yield (
+            "forging.ste_enabled",
+            "there is nothing to bridge with quantization_aware: false; set it to false too",
+        )
     if forging.quantization_aware and forging.lambda_ramp_steps >= forging.steps:
         yield (
             "forging.lambda_ramp_steps",

@@ -23,7 +23,9 @@ MAX_CONFIG_BYTES = 1 << 20
 def preset_names() -> list[str]:
     """Names of the presets that come with Forge."""
     folder = resources.files("forge.config").joinpath("presets")
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
+    )
 
 
 def load_config(source: str, overrides: Sequence[str] = ()) -> PipelineConfig:
@@ -123,8 +125,8 @@ def json_schema() -> dict[str, Any]:
     return PipelineConfig.model_json_schema()
 
 
-def _copy(value: Any) -> Any:
-    return {k: _copy(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+def _copy(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in data.items()}
 
 
 def _number(text: str) -> str | float:

@@ -100,7 +100,7 @@ class TrainingConfig(Settings):
     weight_decay_until: float = Field(1.0, ge=0, le=1)
     """Share of the steps after which weight decay is 0."""
     schedule: Literal["constant", "cosine", "linear", "wsd"] = "wsd"
-    """Learning rate after the warm-up: constant, cosine, linear to the final ratio, or warm-up-stable-decay."""
+    """After the warm-up: constant, cosine, linear to the final ratio, or `wsd` (warm-up-stable-decay)."""
     warmup_steps: int = Field(40, ge=0)
     """Steps of linear warm-up."""
     decay_fraction: float = Field(0.3, gt=0, le=1)
@@ -127,7 +127,7 @@ class ForgeTrainingConfig(TrainingConfig):
     quantization_aware: bool = True
     """Forward passes see ternary weights and quantised activations."""
     ste_enabled: bool = True
-    """Bridge the rounding with the straight-through estimator; without it no gradient reaches latent weights."""
+    """Bridge the rounding with the straight-through estimator; else no gradient reaches latent weights."""
     activation_bits: Literal[8] | None = 8
     """Bits of per-token absmax activations; null leaves activations in full precision."""
     lambda_start: float = Field(0.0, ge=0, le=1)
@@ -148,7 +148,7 @@ class RuntimeConfig(Settings):
     compile: bool | None = None
     """`torch.compile`; null compiles on CUDA only."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads of the tensor library; null takes the machine's cores at the start and keeps that number."""
+    """CPU threads of the tensor library; null takes the machine's cores at the start and keeps them."""
     deterministic: bool = True
     """Deterministic algorithms: exact resume on CUDA too, at some cost there."""
     vram_budget_gb: float | None = Field(None, gt=0)

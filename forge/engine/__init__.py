@@ -1,4 +1,7 @@
-"""Runs a session: runner, control, telemetry, checkpoint, lease, host. Torch only inside the training thread."""
+"""Runs a session: runner, control, telemetry, checkpoint, lease, host.
+
+Torch is imported only inside the training thread.
+"""
 
 from forge.engine.engine import Engine
 from forge.engine.host import HostedRun

@@ -98,7 +98,7 @@ def save(folder: Path, step: int, state: dict[str, Any], last_steps: Mapping[str
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return Saved(final, step, sum(f["bytes"] for f in files.values()))
+    return Saved(final, step, sum(len(data) for data in contents.values()))
 
 
 def load(path: Path) -> Checkpoint:
@@ -134,7 +134,7 @@ def load_latest(folder: Path, on_damaged: Callable[[int, str], None]) -> Checkpo
 
 
 def remove_leftovers(folder: Path) -> int:
-    """Delete half-written checkpoints of a killed process; returns how many. Only the lease holder may."""
+    """Delete half-written checkpoints of a killed process (lease holder only); returns how many."""
     if not folder.is_dir():
         return 0
     leftovers = [entry for entry in folder.iterdir() if ".tmp-" in entry.name]
@@ -148,7 +148,7 @@ def rotate(folder: Path, keep: int) -> list[int]:
     gone = steps_in(folder)[max(2, keep) :]
     for step in gone:
         path = step_folder(folder, step)
-        # Without its manifest it is no checkpoint any more, so a crash half way leaves nothing that looks valid.
+        # Without its manifest it is no checkpoint any more: a crash half way leaves nothing that looks valid.
         (path / MANIFEST).unlink(missing_ok=True)
         durable.remove_tree(path)
     return gone

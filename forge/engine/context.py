@@ -121,7 +121,10 @@ class EngineContext:
 
     def _report_damaged(self, step: int, reason: str) -> None:
         self.event(
-            "damaged", f"checkpoint of step {step} is damaged and was skipped: {reason}", step=step, level="warning"
+            "damaged",
+            f"checkpoint of step {step} is damaged and was skipped: {reason}",
+            step=step,
+            level="warning",
         )
         session = self.session_id
         self._scope.registry.write(lambda c: edits.forget_checkpoint(c, session, self._phase, step))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Literal
 
 from forge.registry import CommandRow, Registry, edits
 
@@ -87,10 +88,12 @@ class CommandDesk:
             if command.kind in KINDS:
                 self._control.submit(command)
             else:
-                self.answer(command, done=False, text=f"this version does not know the command {command.kind}")
+                self.answer(
+                    command, done=False, text=f"this version does not know the command {command.kind}"
+                )
 
     def answer(self, command: CommandRow, *, done: bool, text: str) -> None:
         """Record what became of a command."""
         now = self._clock()
-        outcome = "done" if done else "refused"
+        outcome: Literal["done", "refused"] = "done" if done else "refused"
         self._registry.write(lambda c: edits.answer_command(c, command.id, outcome, text, now))

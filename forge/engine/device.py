@@ -60,11 +60,15 @@ def prepare(runtime: RuntimeConfig, threads: int | None = None) -> Place:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f'runtime.device is "{name}", but no CUDA device is usable here; use "cpu" or "auto".')
+        raise ConfigError(
+            f'runtime.device is "{name}", but no CUDA device is usable here; use "cpu" or "auto".'
+        )
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f'runtime.device "{name}" is not a device; use auto, cpu, cuda or cuda:N.') from error
+        raise ConfigError(
+            f'runtime.device "{name}" is not a device; use auto, cpu, cuda or cuda:N.'
+        ) from error
     cuda = device.type == "cuda"
     torch.use_deterministic_algorithms(runtime.deterministic, warn_only=True)
     # Filling fresh memory with NaN is a debugging aid of the deterministic mode, and costs time.
@@ -98,7 +102,7 @@ def _apply_budget(device: torch.device, budget_gb: float | None) -> int | None:
 
 
 def process_gpu_bytes(device: torch.device) -> int:
-    """GPU memory of this process as the driver counts it; all that is used where it cannot tell them apart."""
+    """GPU memory of this process as the driver counts it; all that is used where it cannot tell."""
     import torch
 
     free, total = torch.cuda.mem_get_info(device)
@@ -110,6 +114,6 @@ def process_gpu_bytes(device: torch.device) -> int:
         for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
             if process.pid == os.getpid() and process.usedGpuMemory:
                 return int(process.usedGpuMemory)
-    except Exception:
+    except Exception:  # noqa: BLE001 - no NVML, or one that fails its own way: the whole use is the answer
         return int(total - free)
     return int(total - free)

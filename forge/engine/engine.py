@@ -19,7 +19,17 @@ from forge.engine.host import HostedRun
 from forge.engine.lease import is_held
 from forge.errors import ForgeError, NotFoundError, SessionLeasedError
 from forge.home import Home
-from forge.registry import LIVE, RESUMABLE, CommandRow, Registry, SessionRow, State, edits, queries
+from forge.registry import (
+    LIVE,
+    RESUMABLE,
+    CommandRow,
+    Connection,
+    Registry,
+    SessionRow,
+    State,
+    edits,
+    queries,
+)
 from forge.registry.query import fetch
 
 
@@ -59,7 +69,7 @@ class Engine:
         session = self.session(session_id)
         if self._hosted is not None and self._hosted.alive:
             raise SessionLeasedError(
-                f"this process already runs {self._hosted.session.name}; stop it first, or start another forge."
+                f"this process already runs {self._hosted.session.name}; stop it, or start another forge."
             )
         run = HostedRun(self.home, self.registry, session)
         try:
@@ -123,7 +133,9 @@ class Engine:
             NotFoundError: none fits, or several do.
         """
         if text is None:
-            rows = self.registry.fetch(queries.sessions(limit=1000, states=LIVE)) or self.registry.fetch(queries.sessions(limit=1))
+            rows = self.registry.fetch(queries.sessions(limit=1000, states=LIVE)) or self.registry.fetch(
+                queries.sessions(limit=1)
+            )
             if not rows:
                 raise NotFoundError('there is no session yet; start one with "forge run tiny".')
             return rows[0]
@@ -159,7 +171,7 @@ class Engine:
         self.registry.close()
 
 
-def _interrupt(c: object, row: SessionRow) -> None:
+def _interrupt(c: Connection, row: SessionRow) -> None:
     now = time.time()
     current = edits.get_session(c, row.id)
     # Another process may have looked, or resumed it, since we read the row.
@@ -175,4 +187,3 @@ def _interrupt(c: object, row: SessionRow) -> None:
         c, row.id, kind="interrupted", message=f"its owner ({row.owner}) ended without saying so", now=now,
         phase=row.phase, level="warning",
     )  # fmt: skip
-

@@ -74,7 +74,7 @@ class HostedRun:
         sampler.start()
         try:
             self.outcome = self._train(telemetry, recorder, desk, journal, sampler)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, the session must end in a state that says so
             self.error = str(error)
             self._record_failure(journal)
         finally:

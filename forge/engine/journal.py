@@ -24,7 +24,13 @@ class Journal:
         self._lock = threading.Lock()
 
     def event(
-        self, kind: str, message: str, *, phase: str | None = None, step: int | None = None, level: str = "info"
+        self,
+        kind: str,
+        message: str,
+        *,
+        phase: str | None = None,
+        step: int | None = None,
+        level: str = "info",
     ) -> None:
         """Record an event in both places."""
         now = self._clock()

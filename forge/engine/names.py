@@ -5,12 +5,14 @@ from __future__ import annotations
 import secrets
 
 _ADJECTIVES = (
-    "amber", "brave", "calm", "clever", "copper", "dapper", "eager", "gentle", "golden", "hardy", "keen", "lively",
-    "mellow", "nimble", "patient", "quiet", "rapid", "silver", "steady", "sunny", "swift", "tidy", "vivid", "witty",
+    "amber", "brave", "calm", "clever", "copper", "dapper", "eager", "gentle", "golden", "hardy", "keen",
+    "lively", "mellow", "nimble", "patient", "quiet", "rapid", "silver", "steady", "sunny", "swift",
+    "tidy", "vivid", "witty",
 )  # fmt: skip
 _NOUNS = (
-    "badger", "beaver", "crane", "dolphin", "falcon", "ferret", "finch", "fox", "hare", "heron", "ibis", "lark",
-    "lynx", "marten", "newt", "otter", "owl", "panda", "raven", "robin", "stoat", "swan", "tern", "wren",
+    "badger", "beaver", "crane", "dolphin", "falcon", "ferret", "finch", "fox", "hare", "heron", "ibis",
+    "lark", "lynx", "marten", "newt", "otter", "owl", "panda", "raven", "robin", "stoat", "swan", "tern",
+    "wren",
 )  # fmt: skip
 
 

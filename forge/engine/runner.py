@@ -48,7 +48,7 @@ class Runner:
             return self._end(State.STOPPED)
         except ForgeError as error:
             return self._fail(str(error))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a phase's failure becomes the session's, with its traceback
             import traceback
 
             scope.journal.line("traceback", traceback.format_exc(), level="error")
@@ -189,9 +189,11 @@ def make_phase(name: str, scope: RunScope) -> Phase:
 
 def load_model(folder: Any) -> tuple[nn.Module, Any]:
     """A saved decoder and its configuration, on the CPU."""
+    import torch
+
     from forge.models.io import load_decoder
 
-    model = load_decoder(folder, "cpu")
+    model = load_decoder(folder, torch.device("cpu"))
     return model, model.config
 
 

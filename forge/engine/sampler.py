@@ -66,7 +66,7 @@ def _open_nvml() -> Callable[[], dict[str, float]] | None:
 
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-    except Exception:  # no driver, no card, or a driver without NVML: there is nothing to sample
+    except Exception:  # noqa: BLE001 - no driver, no card, or one without NVML: nothing to sample
         return None
 
     def probe() -> dict[str, float]:

@@ -134,7 +134,7 @@ class Recorder:
                 if self._backlog:
                     raise OSError(f"metrics cannot be written: {self.stalled}")
                 future.set_result(job(writer))
-            except Exception as error:  # handed to the thread that asked
+            except Exception as error:  # noqa: BLE001 - handed to the thread that asked
                 future.set_exception(error)
         self._duty()
 

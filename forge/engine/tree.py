@@ -40,7 +40,9 @@ def flatten(value: Any, prefix: str = "") -> tuple[Any, Tensors]:
             return {"$float": str(node)}
         if node is None or isinstance(node, (bool, int, float, str)):
             return node
-        raise CheckpointError(f"a {type(node).__name__} at {path or 'the top'} cannot be kept in a checkpoint")
+        raise CheckpointError(
+            f"a {type(node).__name__} at {path or 'the top'} cannot be kept in a checkpoint"
+        )
 
     return visit(value, prefix), tensors
 
