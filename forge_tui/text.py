@@ -6,12 +6,11 @@ direction mark or lone surrogate leaves this module; each is shown as the escape
 
 from __future__ import annotations
 
-from unicodedata import category
-
 from rich.cells import cell_len
 from rich.text import Text
 
-_SHORT = {"\n": "\\n", "\r": "\\r", "\b": "\\b", "\f": "\\f", "\v": "\\v", "\0": "\\0"}
+from forge.text import clean as clean
+
 ELLIPSIS = "…"
 
 Part = str | tuple[str, str] | Text
@@ -53,13 +52,6 @@ def compose(*parts: Part, width: int | None = None) -> Text:
     return line
 
 
-def clean(text: str) -> str:
-    """`text` with everything unprintable replaced by a visible escape."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _escape(char) for char in text)
-
-
 def cut(line: Text, width: int) -> None:
     """Shorten `line` in place to at most `width` cells."""
     if width <= 0:
@@ -99,15 +91,3 @@ def wrap(text: str, width: int) -> list[str]:
 def cells(text: str) -> int:
     """How many terminal cells `text` covers."""
     return cell_len(text)
-
-
-def _escape(char: str) -> str:
-    code = ord(char)
-    # A tab's width depends on its column, exotic blanks look like nothing: a plain blank is what is meant.
-    if char == "\t" or category(char) == "Zs":
-        return " "
-    if char in _SHORT:
-        return _SHORT[char]
-    if code <= 0xFF:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

@@ -1,99 +1,27 @@
-"""Numbers as a person reads them: bytes, counts, durations, rates, figures.
+"""The screen's name for `forge.units`: the command line and the screen spell every number the same way."""
 
-Pure functions from a number to a short string of predictable width; NaN and infinities are spelled out.
-"""
+from forge.units import (
+    ago,
+    count,
+    date_time,
+    duration,
+    figure,
+    percent,
+    size,
+    steps,
+    stopwatch,
+    time_of_day,
+)
 
-from __future__ import annotations
-
-import math
-import time
-
-_DECIMAL = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-
-
-def figure(value: float, digits: int = 4) -> str:
-    """A measured figure with `digits` significant digits: `1.873`, `0.8412`, `3.0e-03`, `NaN`."""
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    size = abs(value)
-    if value == 0:
-        return "0"
-    if size >= 1e6 or size < 0.01:
-        return f"{value:.{max(1, digits - 3)}e}"
-    decimals = digits - len(str(int(size))) if size >= 1 else digits
-    return f"{value:,.{max(0, decimals)}f}"
-
-
-def count(value: float) -> str:
-    """A count with a decimal prefix: `812`, `12.4 k`, `1.21 M`."""
-    if not math.isfinite(value):
-        return figure(value)
-    for scale, prefix in _DECIMAL:
-        if abs(value) >= scale * 0.9995:
-            return f"{_three(value / scale)} {prefix}"
-    return f"{value:.0f}"
-
-
-def size(value: float) -> str:
-    """Bytes with a decimal prefix: `3.10 GB`."""
-    text = count(value)
-    return f"{text}B" if text[-1].isalpha() else f"{text} B"
-
-
-def duration(seconds: float) -> str:
-    """A stretch of time in its two largest units: `41 s`, `4 m 10 s`, `2 h 05 m`, `3 d 04 h`."""
-    if not math.isfinite(seconds):
-        return "unknown"
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} m {whole % 60:02d} s"
-    if whole < 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600:02d} h"
-
-
-def stopwatch(seconds: float) -> str:
-    """A running time: `00:14:02`."""
-    whole = max(0, int(seconds))
-    return f"{whole // 3600:02d}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
-
-
-def ago(seconds: float) -> str:
-    """How long ago something was, in one unit: `now`, `41 s`, `4 m`, `2 h`, `3 d`."""
-    whole = max(0, int(seconds))
-    for scale, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
-        if whole >= scale:
-            return f"{whole // scale} {unit}"
-    return "now" if whole < 2 else f"{whole} s"
-
-
-def time_of_day(at: float) -> str:
-    """Local time: `14:02:10`."""
-    return time.strftime("%H:%M:%S", time.localtime(at))
-
-
-def date_time(at: float) -> str:
-    """Local date and time: `2026-11-24 14:02`."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
-
-
-def steps(value: int) -> str:
-    """A step number: `1,240`."""
-    return f"{value:,}"
-
-
-def percent(part: float, whole: float) -> str:
-    """A share as whole percent, never rounded up to 100 before it is complete."""
-    if whole <= 0:
-        return "0%"
-    return f"{min(100, int(100 * part / whole))}%"
-
-
-def _three(value: float) -> str:
-    if abs(value) >= 100:
-        return f"{value:.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+__all__ = [
+    "ago",
+    "count",
+    "date_time",
+    "duration",
+    "figure",
+    "percent",
+    "size",
+    "steps",
+    "stopwatch",
+    "time_of_day",
+]
