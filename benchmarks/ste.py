@@ -10,8 +10,9 @@ import torch
 
 from benchmarks.table import Row, compare, print_table, row
 from forge.config import load_config
+from forge.contract import Precision
 from forge.models.decoder import Decoder
-from forge.optim.trainer import Precision, Trainer
+from forge.optim.trainer import Trainer
 from forge.quant.linear import to_ternary
 
 GPU_BUDGET = 1.05

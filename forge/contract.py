@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
     import random
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from forge.config import ModelConfig, PipelineConfig
+
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class Stateful(Protocol):
@@ -81,8 +83,8 @@ class PhaseContext(Protocol):
     session_id: str
     config: PipelineConfig
     device: torch.device
-    precision: str
-    """`fp32`, `bf16` or `fp16`."""
+    precision: Precision
+    """Autocast type."""
     compile: bool
     """Whether to compile the training step."""
     cache: Path
@@ -107,6 +109,10 @@ class PhaseContext(Protocol):
 
     def event(self, kind: str, message: str, *, step: int | None = None, level: str = "info") -> None:
         """Record something a person should see, once, on the chart and in the log."""
+        ...
+
+    def warn(self, kind: str, message: str) -> None:
+        """An event of level `warning`."""
         ...
 
     def status(self, message: str) -> None:

@@ -134,6 +134,9 @@ class ForgeTrainingConfig(TrainingConfig):
     """Share of quantisation at the first step."""
     lambda_ramp_steps: int = Field(50, ge=0)
     """Steps in which the share of quantisation rises linearly to 1."""
+    control: bool = True
+    """Train the full-precision parent for the same extra steps beside it: the report's yardstick, at the
+    price of about as much time again."""
     freeze_full_precision: bool = False
     """Freeze embeddings, norms and head, so that only ternary matrices can learn."""
 

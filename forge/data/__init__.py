@@ -2,7 +2,7 @@
 
 from forge.data.batches import epochs, epochs_warning, eval_windows, train_batch
 from forge.data.corpora import CORPORA, Corpus, CorpusKind, Document, read_corpus
-from forge.data.prepare import prepare
+from forge.data.prepare import prepare, prepare_for
 from forge.data.shards import CorpusInfo, HeldOutDocument, SplitInfo, TokenData, open_shards
 from forge.data.split import SPLITS, Split
 from forge.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -25,6 +25,7 @@ __all__ = [
     "load_tokenizer",
     "open_shards",
     "prepare",
+    "prepare_for",
     "read_corpus",
     "train_batch",
     "train_tokenizer",

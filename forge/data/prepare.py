@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from forge.config import DataConfig
+from forge.config import DataConfig, PipelineConfig, TrainingConfig
+from forge.data.batches import epochs_warning
 from forge.data.corpora import EMPTY, Corpus, Document, read_corpus
 from forge.data.dedupe import Deduplicated, remove_duplicates
 from forge.data.shards import (
@@ -36,10 +37,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Status = Callable[[str], None]
+Warn = Callable[[str, str], None]
+"""Hears of a kind of warning, and its sentence."""
 
 
 def _say_nothing(message: str) -> None:
     """The default of `status`."""
+
+
+def prepare_for(
+    config: PipelineConfig, training: TrainingConfig, cache: Path, status: Status, warn: Warn
+) -> TokenData:
+    """Token shards for one phase: enough for a batch, with a warning where they are read too often."""
+    seq_len = config.data.seq_len
+    needed = training.batch_size * (seq_len + 1)
+    shards = prepare(config.data, config.model.vocab_size, cache, status, min_tokens=needed)
+    if sentence := epochs_warning(training.steps, training.batch_size, seq_len, shards):
+        warn("epochs", sentence)
+    return shards
 
 
 def prepare(

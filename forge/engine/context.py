@@ -78,6 +78,10 @@ class EngineContext:
         at = self._step if step is None else step
         self._scope.journal.event(kind, message, phase=self._phase, step=at, level=level)
 
+    def warn(self, kind: str, message: str) -> None:
+        """See `PhaseContext.warn`."""
+        self.event(kind, message, level="warning")
+
     def status(self, message: str) -> None:
         """See `PhaseContext.status`."""
         self._beat(message)

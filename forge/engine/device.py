@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from forge.config import RuntimeConfig
+from forge.contract import Precision
 from forge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Place:
     """A device made ready."""
 
     device: torch.device
-    precision: str
+    precision: Precision
     compile: bool
     budget_bytes: int | None
     """Cap of the tensor allocator, context already taken off."""
@@ -73,12 +74,19 @@ def prepare(runtime: RuntimeConfig, threads: int | None = None) -> Place:
     torch.use_deterministic_algorithms(runtime.deterministic, warn_only=True)
     # Filling fresh memory with NaN is a debugging aid of the deterministic mode, and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    precision = runtime.precision
-    if precision == "auto":
-        precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if cuda else "fp32"
+    precision = _automatic_precision(cuda) if runtime.precision == "auto" else runtime.precision
     compiled = runtime.compile if runtime.compile is not None else cuda
     budget = _apply_budget(device, runtime.vram_budget_gb) if cuda else None
     return Place(device, precision, compiled, budget)
+
+
+def _automatic_precision(cuda: bool) -> Precision:
+    if not cuda:
+        return "fp32"
+    import torch
+
+    # Emulated bf16 is slower than fp32: cards without it take fp16.
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
 def _apply_budget(device: torch.device, budget_gb: float | None) -> int | None:

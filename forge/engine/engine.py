@@ -17,7 +17,7 @@ from forge.config import PipelineConfig, dump_yaml
 from forge.engine import names
 from forge.engine.host import HostedRun
 from forge.engine.lease import is_held
-from forge.errors import ForgeError, NotFoundError, SessionLeasedError
+from forge.errors import ForgeError, NotFoundError, RegistryError, SessionLeasedError
 from forge.home import Home
 from forge.registry import (
     LIVE,
@@ -46,7 +46,9 @@ class Engine:
         session_id = str(ULID())
         paths = self.home.session(session_id)
         if self.registry.read_only:
-            raise ForgeError(self.registry.notice or "the registry is read-only")
+            raise RegistryError(
+                f"no session can be made: {self.registry.notice or 'the registry is read-only.'}"
+            )
         durable.make_folder(paths.root)
         durable.write_file(paths.config, dump_yaml(config).encode())
         durable.sync_folder(paths.root)
@@ -132,12 +134,16 @@ class Engine:
         Raises:
             NotFoundError: none fits, or several do.
         """
+        self.reconcile()
         if text is None:
             rows = self.registry.fetch(queries.sessions(limit=1000, states=LIVE)) or self.registry.fetch(
                 queries.sessions(limit=1)
             )
             if not rows:
                 raise NotFoundError('there is no session yet; start one with "forge run tiny".')
+            if len(rows) > 1:
+                names = ", ".join(row.name for row in rows)
+                raise NotFoundError(f"{len(rows)} sessions run now: {names}. Say which one.")
             return rows[0]
         rows = self.registry.fetch(queries.find_sessions(text))
         exact = [row for row in rows if text in (row.name, row.id)]

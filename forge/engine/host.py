@@ -32,7 +32,8 @@ class HostedRun:
         self._lease = Lease.acquire(self._paths.lease, session.name)
         self._control = Control()
         self.outcome: State | None = None
-        self.error: str | None = None
+        self.failure: Exception | None = None
+        """What ended the run, where it failed; its message is in the session's row."""
         self._thread = threading.Thread(target=self._run, name="forge-train", daemon=False)
 
     def start(self, on_end: Callable[[], None] = lambda: None) -> None:
@@ -75,8 +76,8 @@ class HostedRun:
         try:
             self.outcome = self._train(telemetry, recorder, desk, journal, sampler)
         except Exception as error:  # noqa: BLE001 - whatever it was, the session must end in a state that says so
-            self.error = str(error)
-            self._record_failure(journal)
+            self.failure = error
+            self._record_failure(journal, str(error))
         finally:
             sampler.close()
             recorder.close()
@@ -94,24 +95,29 @@ class HostedRun:
         from forge.engine.runner import Runner
 
         config = read_frozen(self._paths.config)
+        place = prepare(config.runtime)
+        sampler.watch(place.device, config.runtime.vram_budget_gb)
         scope = RunScope(
             session_id=self.session.id,
             config=config,
             paths=self._paths,
             cache=self._home.cache,
             registry=self._registry,
-            place=prepare(config.runtime),
+            place=place,
             telemetry=telemetry,
             recorder=recorder,
             control=self._control,
             desk=desk,
             journal=journal,
         )
-        return Runner(scope, sampler).run()
+        runner = Runner(scope, sampler)
+        outcome = runner.run()
+        self.failure = runner.failure
+        return outcome
 
-    def _record_failure(self, journal: Journal) -> None:
+    def _record_failure(self, journal: Journal, reason: str) -> None:
         """A failure before the phases began, such as a device that is not there."""
-        reason, now = self.error or "unknown", time.time()
+        now = time.time()
         with contextlib.suppress(ForgeError):
             journal.event("error", reason, level="error")
             self._registry.write(

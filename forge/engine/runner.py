@@ -31,6 +31,8 @@ class Runner:
     def __init__(self, scope: RunScope, sampler: Sampler) -> None:
         self._scope = scope
         self._sampler = sampler
+        self.failure: Exception | None = None
+        """What ended the run, where it failed."""
 
     def run(self) -> State:
         """Run what is left of the session; returns the state it ended in."""
@@ -47,10 +49,12 @@ class Runner:
             scope.journal.event("stop", str(stopped))
             return self._end(State.STOPPED)
         except ForgeError as error:
+            self.failure = error
             return self._fail(str(error))
         except Exception as error:  # noqa: BLE001 - a phase's failure becomes the session's, with its traceback
             import traceback
 
+            self.failure = error
             scope.journal.line("traceback", traceback.format_exc(), level="error")
             return self._fail(f"{type(error).__name__}: {error} (the traceback is in {scope.paths.log})")
         scope.journal.event("completed", "all phases completed")

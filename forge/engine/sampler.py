@@ -6,14 +6,17 @@ A probe that fails is left out of that sample; the next one is tried again.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import psutil
 
 from forge.engine.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    import torch
 
 PHASE = "system"
 PERIOD_SECONDS = 1.0
@@ -29,11 +32,19 @@ class Sampler:
         self._process = psutil.Process(os.getpid())
         self._gpu = _open_nvml()
         self._thread = threading.Thread(target=self._run, name="forge-sample", daemon=True)
+        self._device: torch.device | None = None
+        self._budget_bytes: float | None = None
         self.peak_rss = 0
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    def watch(self, device: torch.device, vram_budget_gb: float | None) -> None:
+        """Sample the allocator of a CUDA device too; before that, torch may be only half imported."""
+        if device.type == "cuda":
+            self._device = device
+            self._budget_bytes = None if vram_budget_gb is None else vram_budget_gb * 1e9
 
     def close(self) -> None:
         """End the thread."""
@@ -52,7 +63,10 @@ class Sampler:
             "cpu_percent": psutil.cpu_percent(),
         }
         values.update(self._gpu() if self._gpu else {})
-        values.update(_torch_memory())
+        if self._device is not None:
+            values.update(_torch_memory(self._device))
+        if self._budget_bytes is not None:
+            values["budget_bytes"] = self._budget_bytes
         return values
 
     def _run(self) -> None:
@@ -85,12 +99,11 @@ def _open_nvml() -> Callable[[], dict[str, float]] | None:
     return probe
 
 
-def _torch_memory() -> dict[str, float]:
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
-        return {}
+def _torch_memory(device: torch.device) -> dict[str, float]:
+    import torch
+
     return {
-        "torch_allocated_bytes": float(torch.cuda.memory_allocated()),
-        "torch_reserved_bytes": float(torch.cuda.memory_reserved()),
-        "torch_peak_bytes": float(torch.cuda.max_memory_allocated()),
+        "torch_allocated_bytes": float(torch.cuda.memory_allocated(device)),
+        "torch_reserved_bytes": float(torch.cuda.memory_reserved(device)),
+        "torch_peak_bytes": float(torch.cuda.max_memory_allocated(device)),
     }

@@ -9,25 +9,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from forge.config import TrainingConfig
+from forge.contract import Precision
 from forge.errors import TrainingError
 from forge.models.decoder import Decoder
 from forge.optim.build import build_optimizer
 from forge.optim.grokfast import Grokfast
 from forge.optim.schedule import lr_ratio, weight_decay_ratio
 
-Precision = Literal["fp32", "bf16", "fp16"]
 OnEvent = Callable[[str, str], None]
 
 MOST_GRAPHS = 128
 """Compiled versions of the loss that one process may hold."""
 
-_AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class StepResult:
 class Trainer:
     """Trains a model that is already on `device`; frozen parameters must be frozen before.
 
-    `on_event(kind, message)` hears of `out-of-memory` and `skipped`; `before_step(step)` runs first in
+    `on_event(kind, message)` hears of `oom` and `skipped`; `before_step(step)` runs first in
     every step (Forging sets its share of quantisation there).
     """
 
@@ -143,7 +143,7 @@ class Trainer:
             for x, y in zip(inputs.split(self.micro_batch), targets.split(self.micro_batch), strict=True):
                 share = len(x) / len(inputs)
                 with torch.autocast(
-                    self.device.type, _AUTOCAST[self.precision], enabled=self.precision != "fp32"
+                    self.device.type, AUTOCAST[self.precision], enabled=self.precision != "fp32"
                 ):
                     loss = self._loss(x, y) * share
                 self._scaler.scale(loss).backward()
@@ -167,7 +167,7 @@ class Trainer:
             )
         self.micro_batch = next(size for size in range(tried // 2, 0, -1) if batch % size == 0)
         self._on_event(
-            "out-of-memory",
+            "oom",
             f"no memory for micro-batch {tried}; goes on with {self.micro_batch}, the batch stays {batch}",
         )
 

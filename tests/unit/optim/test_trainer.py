@@ -233,7 +233,7 @@ def test_out_of_memory_halves_the_micro_batch_and_repeats_the_same_batch() -> No
     want, got = train(whole, 0, 3), train(tight, 0, 3)
     assert got == want
     assert same(tight.state_dict(), whole.state_dict())
-    assert [kind for kind, _ in events] == ["out-of-memory"] * 2
+    assert [kind for kind, _ in events] == ["oom"] * 2
     assert "no memory for micro-batch 8; goes on with 4, the batch stays 8" in events[0][1]
     assert brittle(tight).sizes[:2] == [8, 4]
     assert set(brittle(tight).sizes[2:]) == {2}

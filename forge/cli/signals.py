@@ -1,0 +1,76 @@
+"""Signals of a run in this process: plain handlers that set a flag and never save anything.
+
+The first SIGINT or SIGTERM asks for a checkpoint and an end at the next step, the second ends the process
+at once. SIGHUP takes the terminal away and lets the run go on.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+_SHOW_CURSOR = b"\x1b[?25h\r\n"
+
+
+class Signals:
+    """Holds the handlers while a run is hosted, and gives back those from before."""
+
+    def __init__(self, log: Path, leave: Callable[[int], Any] = os._exit) -> None:
+        self._log = log
+        self._leave = leave
+        self._before: dict[int, Any] = {}
+        self.stop: int | None = None
+        """The signal that asked for an end; none while nobody did."""
+        self.hung_up = False
+        """Whether the terminal is gone."""
+        self.redirected: frozenset[int] = frozenset()
+        """Descriptors that were the terminal and lead to the session's log now."""
+        # Asked now: a terminal that is gone no longer says that it was one.
+        self._terminals = frozenset(descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor))
+
+    def __enter__(self) -> Signals:
+        handlers = {
+            signal.SIGINT: self._on_stop,
+            signal.SIGTERM: self._on_stop,
+            signal.SIGHUP: self._on_hang_up,
+        }
+        for number, handler in handlers.items():
+            # Ignored from the start, by nohup or a shell's `&`: whoever started us wants it so.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, handler) or signal.SIG_DFL
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_stop(self, number: int, frame: FrameType | None) -> None:
+        if self.stop is not None:
+            _restore_cursor()
+            self._leave(128 + number)
+        self.stop = number
+
+    def _on_hang_up(self, number: int, frame: FrameType | None) -> None:
+        if self.hung_up:
+            return
+        self.hung_up = True
+        sink = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        source = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        for descriptor in self._terminals:
+            os.dup2(sink if descriptor else source, descriptor)
+        os.close(sink)
+        os.close(source)
+        self.redirected = self._terminals
+
+
+def _restore_cursor() -> None:
+    # A terminal that takes no output now must not keep the process alive.
+    if os.isatty(2) and select.select([], [2], [], 0)[1]:
+        os.write(2, _SHOW_CURSOR)
