@@ -14,3 +14,5 @@ PIPELINE: Mapping[str, Callable[[PipelineConfig], Phase]] = {
     Forging.name: Forging,
 }
 """Name to phase, in the order of `forge.config.PHASE_NAMES`."""
+
+__all__ = ["PIPELINE", "Forging", "Pretraining"]

@@ -1,0 +1,71 @@
+"""The phase contract without the engine: no disk, no registry, no threads; for proofs of the algorithms.
+
+Steps run from 0 to the end, and what is logged is kept in memory.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from forge.config import PipelineConfig
+from forge.contract import LoadedModel, PhaseResult, Precision, Stateful
+from forge.engine.generators import SeededGenerators
+
+
+class PlainContext:
+    """`PhaseContext` of one phase, on the CPU unless told otherwise."""
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        position: int,
+        cache: Path,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+    ) -> None:
+        self.session_id = "plain"
+        self.config = config
+        self.device = torch.device(device)
+        self.precision: Precision = precision
+        self.compile = False
+        self.cache = cache
+        self.rng = SeededGenerators(config.seed, position)
+        self.series: dict[str, dict[int, float]] = defaultdict(dict)
+        self.events: list[tuple[str, str]] = []
+
+    def steps(self, total: int, state: Stateful, *, tokens: int = 0) -> Iterator[int]:
+        """All steps."""
+        return iter(range(total))
+
+    def log(self, step: int, /, **metrics: float) -> None:
+        """Keep the values."""
+        for name, value in metrics.items():
+            self.series[name][step] = value
+
+    def event(self, kind: str, message: str, *, step: int | None = None, level: str = "info") -> None:
+        """Keep the event."""
+        self.events.append((kind, message))
+
+    def warn(self, kind: str, message: str) -> None:
+        """Keep the warning."""
+        self.events.append((kind, message))
+
+    def status(self, message: str) -> None:
+        """Nobody watches."""
+
+
+def handed_on(result: PhaseResult, phase: str) -> LoadedModel:
+    """The one model of a phase, as the next phase gets it."""
+    (model,) = result.models
+    return LoadedModel(phase, model.module, model.config, model.tokenizer, {**model.card})
+
+
+def figures(result: PhaseResult) -> dict[str, Any]:
+    """What Forging measured."""
+    measured: dict[str, Any] = result.report["figures"]
+    return measured
