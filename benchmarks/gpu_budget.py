@@ -1,4 +1,4 @@
-"""Whether `25m` keeps to a GPU memory budget: a real session through the engine, watched from outside by NVML.
+"""Whether `25m` keeps to a GPU memory budget: a real session through the engine, watched by NVML.
 
     python -m benchmarks.gpu_budget               # the preset's own 6 GB, then 1.5 GB
 
@@ -61,13 +61,14 @@ def measure(budget_gb: float, preset: str) -> dict[str, Any]:
         run = engine.host(engine.create(config))
         run.wait()
         watch.done.set()
+        session = engine.session(run.session.id)
         events = engine.registry.fetch(queries.latest_events(run.session.id, 1000))
         engine.shutdown()
     return {
         "preset": preset,
         "budget_gb": budget_gb,
-        "outcome": str(run.outcome),
-        "error": run.error or [e.message for e in events if e.level == "error"],
+        "outcome": str(session.state),
+        "error": session.error,
         "peak_gb": watch.peak / 1e9,
         "kept": watch.peak <= budget_gb * 1e9,
         "out_of_memory": [e.message for e in events if e.kind == "oom"],
