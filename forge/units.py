@@ -12,7 +12,7 @@ _DECIMAL = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def figure(value: float, digits: int = 4) -> str:
-    """A measured figure with `digits` significant digits: `1.873`, `0.8412`, `3.0e-03`, `NaN`."""
+    """A measured figure with `digits` significant digits: `1.873`, `0.8412`, `3.0e-3`, `NaN`."""
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
@@ -21,7 +21,8 @@ def figure(value: float, digits: int = 4) -> str:
     if value == 0:
         return "0"
     if size >= 1e6 or size < 0.01:
-        return f"{value:.{max(1, digits - 3)}e}"
+        number, _, power = f"{value:.{max(1, digits - 3)}e}".partition("e")
+        return f"{number}e{int(power)}"
     decimals = digits - len(str(int(size))) if size >= 1 else digits
     return f"{value:,.{max(0, decimals)}f}"
 
@@ -57,9 +58,10 @@ def duration(seconds: float) -> str:
 
 
 def stopwatch(seconds: float) -> str:
-    """A running time: `00:14:02`."""
-    whole = max(0, int(seconds))
-    return f"{whole // 3600:02d}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
+    """A running time: `00:14:02`, `2 d 03:14:02`."""
+    days, whole = divmod(max(0, int(seconds)), 86_400)
+    clock = f"{whole // 3600:02d}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
+    return f"{days} d {clock}" if days else clock
 
 
 def ago(seconds: float) -> str:
@@ -71,6 +73,12 @@ def ago(seconds: float) -> str:
     return "now" if whole < 2 else f"{whole} s"
 
 
+def since(seconds: float) -> str:
+    """`ago` as it is said: `now`, `41 s ago`."""
+    text = ago(seconds)
+    return text if text == "now" else f"{text} ago"
+
+
 def time_of_day(at: float) -> str:
     """Local time: `14:02:10`."""
     return time.strftime("%H:%M:%S", time.localtime(at))
@@ -79,6 +87,11 @@ def time_of_day(at: float) -> str:
 def date_time(at: float) -> str:
     """Local date and time: `2026-11-24 14:02`."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+
+
+def timestamp(at: float) -> str:
+    """Local date and time to the second: `2026-11-24 14:02:10`."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def steps(value: int) -> str:

@@ -35,7 +35,7 @@ def put_json_line(value: Any) -> None:
 
 
 def portable(value: Any) -> Any:
-    """`value` with NaN and infinities as the strings that Protocol Buffers' JSON uses: JSON has no such numbers."""
+    """`value` with NaN and infinities as strings, which JSON lacks; spelled as in Protocol Buffers."""
     if isinstance(value, Mapping):
         return {str(key): portable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -111,18 +111,18 @@ class Bar:
 
 
 class Display:
-    """The thread `forge-show`; as a context it shows a run until the context is left."""
+    """The thread `forge-show`, which shows a run from now until `close`."""
 
-    def __init__(self, watch: Watch, signals: Signals, renderer: Callable[[], Renderer]) -> None:
+    def __init__(
+        self, watch: Watch, signals: Signals, renderer: Callable[[], Renderer], intro: str = ""
+    ) -> None:
+        self._intro = intro
         self._watch = watch
         self._signals = signals
         self._make = renderer
         self._told_stopping = False
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="forge-show", daemon=True)
-
-    def start(self) -> None:
-        """Start showing."""
         self._thread.start()
 
     def close(self) -> bool:
@@ -142,18 +142,21 @@ class Display:
 
     def _show(self) -> None:
         renderer = self._make()
-        while not self._signals.hung_up:
-            ending = self._end.wait(TICK_SECONDS)
+        if self._intro:
+            renderer.tell(self._intro)
+        ended = False
+        while not ended:
+            ended = self._end.wait(TICK_SECONDS)
             if self._signals.hung_up:
+                # The stream leads elsewhere now, where nobody wants a bar.
                 return
-            self._draw(renderer)
-            if ending:
-                renderer.close()
-                return
+            for event in self._watch.news():
+                renderer.tell(_event(event))
+            if not ended:
+                self._show_progress(renderer)
+        renderer.close()
 
-    def _draw(self, renderer: Renderer) -> None:
-        for event in self._watch.news():
-            renderer.tell(_event(event))
+    def _show_progress(self, renderer: Renderer) -> None:
         if self._signals.stop is not None and not self._told_stopping:
             self._told_stopping = True
             renderer.tell(_STOPPING)

@@ -7,17 +7,17 @@ so that neither a step nor a stalled terminal delays a checkpoint that was asked
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from signal import Signals as SignalNames
 from typing import TYPE_CHECKING
 
+from forge import units
 from forge.cli import exits
 from forge.cli.console import put_json, say
 from forge.cli.home import engine_of
-from forge.cli.report import answer_json, put_reports
+from forge.cli.report import answer, put_reports
 from forge.cli.signals import Signals
 from forge.errors import ForgeError, NotFoundError
 
@@ -59,19 +59,18 @@ def host(engine: Engine, session_id: str, *, json: bool, quiet: bool) -> int:
     with Signals(engine.home.session(session_id).log) as signals:
         watch = Watch(engine.registry, engine.home, session_id, since=time.time())
         hosted = engine.host(session_id)
-        session = engine.session(session_id)
-        display = Display(watch, signals, renderer)
-        if not quiet:
-            say(f'{session.name} runs here; watch it with "forge-tui {session.name}", Ctrl-C stops it')
-            display.start()
+        name = hosted.session.name
+        intro = f'{name} runs in this process; watch it with "forge-tui {name}", stop it with Ctrl-C'
+        display = None if quiet else Display(watch, signals, renderer, intro)
         _wait(hosted, signals)
-        shown = quiet or display.close()
-        code = _exit_code(engine, hosted, signals)
-        if not shown:
-            # Anything more would wait for a terminal that takes no output.
+        code = _exit_code(hosted, signals)
+        if display is not None and not display.close():
+            # Whatever is printed from here on would wait for a terminal that takes no output.
             engine.shutdown()
             os._exit(code)
-        _answer(engine, session_id, signals, json=json)
+        _remark(engine, hosted, signals)
+        if 1 not in signals.redirected:
+            _answer(engine, session_id, json=json)
     return code
 
 
@@ -81,3 +80,65 @@ def _wait(hosted: HostedRun, signals: Signals) -> None:
         if signals.stop is not None and not asked:
             asked = True
             hosted.stop(f"stopped by {SignalNames(signals.stop).name}")
+
+
+def _exit_code(hosted: HostedRun, signals: Signals) -> int:
+    from forge.registry import State
+
+    if hosted.outcome is State.COMPLETED:
+        return 0
+    if hosted.outcome is State.STOPPED:
+        return exits.STOPPED if signals.stop is None else 128 + signals.stop
+    return hosted.failure.exit_code if isinstance(hosted.failure, ForgeError) else 1
+
+
+def _remark(engine: Engine, hosted: HostedRun, signals: Signals) -> None:
+    """How it ended, and what to do next, on stderr."""
+    from forge.registry import State
+
+    if 2 in signals.redirected:
+        return
+    session = engine.session(hosted.session.id)
+    name = session.name
+    if hosted.outcome is State.COMPLETED:
+        say(f'{name} completed; try it with: forge generate {name} "def "')
+    elif hosted.outcome is State.STOPPED:
+        say(f"{name} {_where(engine, session)}; go on with: forge resume {name}")
+    else:
+        exits.complain(session.error or hosted.failure or f"{name} failed.")
+        say(f"after putting that right, go on with: forge resume {name}")
+
+
+def _where(engine: Engine, session: SessionRow) -> str:
+    from forge.registry import queries
+
+    run = engine.registry.one(queries.latest_phase_run(session.id, session.phase or ""))
+    if run is None or not run.total_steps:
+        return "stopped before its first step"
+    return f"stopped in {run.phase} at step {units.steps(run.step)} of {units.steps(run.total_steps)}"
+
+
+def _answer(engine: Engine, session_id: str, *, json: bool) -> None:
+    if json:
+        put_json(answer(engine, session_id))
+    else:
+        put_reports(engine, session_id)
+
+
+def _to_resume(engine: Engine, text: str | None) -> SessionRow:
+    """The session that is to go on; without a name the paused one, else the newest that can.
+
+    Raises:
+        NotFoundError: none can, or several are paused.
+    """
+    from forge.registry import LIVE, RESUMABLE, queries
+
+    if text is not None:
+        return engine.find(text)
+    engine.reconcile()
+    if engine.registry.fetch(queries.sessions(limit=1, states=LIVE)):
+        return engine.find(None)
+    newest = engine.registry.one(queries.sessions(limit=1, states=RESUMABLE))
+    if newest is None:
+        raise NotFoundError('no session is waiting to go on; "forge sessions" lists them all.')
+    return newest

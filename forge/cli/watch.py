@@ -12,7 +12,6 @@ from typing import TypeVar
 from forge import units
 from forge.home import Home
 from forge.registry import (
-    LIVE,
     Connection,
     Error,
     EventRow,
@@ -30,7 +29,7 @@ T = TypeVar("T")
 
 SILENT_SECONDS = 60.0
 NEWS = frozenset({"phase", "report", "pause", "continue", "resume"})
-"""Kinds of events that are told while a run is shown, beside all warnings and errors."""
+"""Kinds of events that are told while a run is shown, beside warnings; an error is told at the end."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Watch:
         events = self._registry.fetch(queries.events_after(self._session, self._seen, 1000))
         if events:
             self._seen = events[-1].id
-        return [event for event in events if event.level != "info" or event.kind in NEWS]
+        return [event for event in events if event.level == "warning" or event.kind in NEWS]
 
     def close(self) -> None:
         """Let go of the metrics file."""
@@ -128,6 +127,3 @@ def silence(look: Look, now: float) -> float | None:
         return None
     passed = now - look.beat.at
     return passed if passed >= SILENT_SECONDS else None
-
-
-__all__ = ["LIVE", "Look", "Watch", "figures", "position", "silence"]

@@ -45,7 +45,7 @@ def ensure(path: Path, schema: Schema) -> Opening:
         return Opening()
     try:
         sqlite.recover(path)
-        found = _inspect(path, schema)
+        found = inspect(path, schema)
     except sqlite.OperationalError as error:
         raise RegistryError(f"the {schema.what} {path} cannot be opened: {error}.") from error
     except sqlite.DatabaseError as error:
@@ -110,8 +110,13 @@ def _create(path: Path, schema: Schema) -> None:
             building.with_name(building.name + suffix).unlink(missing_ok=True)
 
 
-def _inspect(path: Path, schema: Schema) -> int:
-    """The version of an existing file; 0 when it is an empty database."""
+def inspect(path: Path, schema: Schema) -> int:
+    """The version of an existing file; 0 when it is an empty database.
+
+    Raises:
+        RegistryError: it is damaged, or not Forge's.
+        DatabaseError: it is no database at all.
+    """
     with closing(sqlite.open_reader(path)) as connection:
         application_id = one_value(connection, "PRAGMA application_id")
         version = one_value(connection, "PRAGMA user_version")

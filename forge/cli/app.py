@@ -1,0 +1,397 @@
+"""The commands of `forge`: their options, help and examples. What they do is in the module of their name.
+
+Importing this must stay cheap, because `forge --help` and shell completion do: no torch, no pydantic, and
+no module of a command before it is called.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forge.cli import complete
+from forge.cli.exits import EXIT_CODES, ends
+
+HELP = """Make small language models on your own machine, and never lose a run.
+
+Data goes to stdout, progress and remarks to stderr. FORGE_HOME names the folder that holds everything.
+"""
+
+app = typer.Typer(
+    name="forge",
+    help=HELP,
+    epilog=f"""\b
+examples:
+  forge run tiny                       train the tiny preset here, about 3 minutes
+  forge status                         what runs now, and how far it is
+  forge generate "def fibonacci(n):"   let the newest model go on
+  forge run tiny | tee report.txt      the report without the progress
+
+{EXIT_CODES}""",
+    no_args_is_help=True,
+    # Plain help: it imports faster, and reads the same in a pipe and on any terminal.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+config_app = typer.Typer(
+    help="See presets, write your own configuration, and check it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog="""\b
+examples:
+  forge config presets
+  forge config show tiny > mine.yaml
+  forge config check mine.yaml
+""",
+)
+app.add_typer(config_app, name="config")
+
+Home = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        metavar="DIR",
+        help="The folder that holds everything; default: $FORGE_HOME, else the user's data folder.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Session = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="SESSION",
+        help="Name, id or the beginning of an id; default: the live session, else the newest.",
+        autocompletion=complete.sessions,
+        show_default=False,
+    ),
+]
+Source = Annotated[
+    str,
+    typer.Argument(metavar="PRESET|FILE", help="A preset, or a YAML file.", autocompletion=complete.presets),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-s", metavar="KEY=VALUE", help="Change one setting, such as pretrain.steps=200; repeatable."
+    ),
+]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait, for a minute at most, for the answer.")]
+
+
+def main() -> None:
+    """Run the command line; ends the interpreter with the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A locale without some character is no reason to fail in the middle of an answer.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    app(prog_name="forge")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from forge import __version__
+
+        print(f"forge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def forge(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """What every command has in common."""
+
+
+@app.command(
+    epilog="""\b
+examples:
+  forge run tiny
+  forge run tiny --name first --set seed=7 --set pretrain.steps=200
+  forge run mine.yaml --json > report.json
+
+Ctrl-C stops after the running step with a checkpoint; "forge resume" goes on from there, exactly.
+A second Ctrl-C ends at once. When the terminal closes, the run goes on without it.
+"""
+)
+@ends
+def run(
+    source: Source,
+    overrides: Overrides = None,
+    name: Annotated[
+        str | None, typer.Option("--name", "-n", metavar="NAME", help="A name for the session.")
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+    home: Home = None,
+) -> int:
+    """Make a session and run it here, to the report."""
+    from forge.cli import run as command
+
+    return command.run(source, overrides or [], name, home, json=json, quiet=quiet)
+
+
+@app.command(
+    epilog="""\b
+examples:
+  forge resume
+  forge resume swift-otter-12
+"""
+)
+@ends
+def resume(session: Session = None, quiet: Quiet = False, json: Json = False, home: Home = None) -> int:
+    """Go on with a session: here, or where it is paused."""
+    from forge.cli import run as command
+
+    return command.resume(session, home, json=json, quiet=quiet)
+
+
+@app.command(
+    epilog="""\b
+examples:
+  forge status
+  forge status swift-otter-12 --json
+"""
+)
+@ends
+def status(session: Session = None, json: Json = False, home: Home = None) -> int:
+    """Show what runs now, how far it is and who runs it."""
+    from forge.cli import status as command
+
+    return command.status(session, home, json=json)
+
+
+@app.command(
+    epilog="""\b
+examples:
+  forge stop
+  forge stop swift-otter-12 --no-wait
+"""
+)
+@ends
+def stop(session: Session = None, wait: Wait = True, home: Home = None) -> int:
+    """Stop a running session with a checkpoint.
+
+    "forge resume" goes on from there, exactly.
+    """
+    from forge.cli import control as command
+
+    return command.control("stop", session, home, wait=wait)
+
+
+@app.command(
+    epilog="""\b
+examples:
+  forge pause
+  forge pause swift-otter-12
+"""
+)
+@ends
+def pause(session: Session = None, wait: Wait = True, home: Home = None) -> int:
+    """Let a running session stand still.
+
+    It keeps its memory; "forge resume" lets it go on at once, without loading anything.
+    """
+    from forge.cli import control as command
+
+    return command.control("pause", session, home, wait=wait)
+
+
+@app.command(
+    epilog="""\b
+examples:
+  forge sessions
+  forge sessions --state stopped --state interrupted
+  forge sessions --search otter --json
+"""
+)
+@ends
+def sessions(
+    search: Annotated[
+        str, typer.Option("--search", metavar="TEXT", help="In name, id, preset or note.")
+    ] = "",
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--state", metavar="STATE", help="Only these states; repeatable.", autocompletion=complete.states
+        ),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="At most so many.")
+    ] = 20,
+    json: Json = False,
+    home: Home = None,
+) -> int:
+    """List sessions, newest first."""
+    from forge.cli import sessions as command
+
+    return command.sessions(home, search=search, states=state or [], limit=limit, json=json)
+
+
+@app.command(
+    epilog="""\b
+examples:
+  forge logs
+  forge logs swift-otter-12 --follow
+  forge logs --level warning -n 1000
+"""
+)
+@ends
+def logs(
+    session: Session = None,
+    lines: Annotated[
+        int, typer.Option("-n", "--lines", metavar="N", min=0, max=10_000_000, help="The last so many.")
+    ] = 50,
+    level: Annotated[
+        str,
+        typer.Option(
+            "--level",
+            metavar="LEVEL",
+            help="info, warning or error, and above.",
+            autocompletion=complete.levels,
+        ),
+    ] = "info",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the session ends.")] = False,
+    json: Json = False,
+    home: Home = None,
+) -> int:
+    """Print the log of a session."""
+    from forge.cli import logs as command
+
+    return command.logs(session, home, lines=lines, level=level, follow=follow, json=json)
+
+
+@app.command(
+    epilog="""\b
+examples:
+  forge generate "def fibonacci(n):"
+  forge generate swift-otter-12 "import " --temperature 0
+  forge generate swift-otter-12/pretrain "class Node:" --seed 7 --max-tokens 200
+  echo "import os" | forge generate - --json
+
+MODEL is a session (its last model), SESSION/PHASE, a model's id or its beginning, or a model's folder.
+"""
+)
+@ends
+def generate(
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|PROMPT",
+            help="The model, where a prompt follows; else the prompt, for the newest model.",
+            autocompletion=complete.sessions,
+        ),
+    ],
+    second: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROMPT", help='What to go on from; "-" reads it from stdin.', show_default=False
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", "-n", metavar="N", min=1, max=1_000_000, help="At most so many.")
+    ] = 120,
+    temperature: Annotated[
+        float, typer.Option("--temperature", "-t", metavar="T", min=0.0, help="0 takes the likeliest.")
+    ] = 0.8,
+    top_k: Annotated[
+        int, typer.Option("--top-k", metavar="K", min=0, help="Draw from so many; 0 from all.")
+    ] = 50,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", metavar="N", min=0, max=2**63 - 1, help="For the same text again.", show_default=False
+        ),
+    ] = None,
+    json: Json = False,
+    home: Home = None,
+) -> int:
+    """Let a model continue a prompt."""
+    from forge.cli import generate as command
+
+    sampling = command.Sampling(max_tokens, temperature, top_k or None, seed)
+    model, prompt = (None, first) if second is None else (first, second)
+    return command.generate(model, prompt, home, sampling, json=json)
+
+
+@app.command(
+    epilog="""\b
+examples:
+  forge doctor
+  forge doctor --json
+"""
+)
+@ends
+def doctor(json: Json = False, home: Home = None) -> int:
+    """Look at this machine, and say what to do about what is wrong."""
+    from forge.cli import doctor as command
+
+    return command.doctor(home, json=json)
+
+
+@config_app.command(
+    "presets",
+    epilog="""\b
+examples:
+  forge config presets
+""",
+)
+@ends
+def config_presets() -> int:
+    """List the presets."""
+    from forge.cli import config as command
+
+    return command.presets()
+
+
+@config_app.command(
+    "show",
+    epilog="""\b
+examples:
+  forge config show tiny > mine.yaml
+  forge config show tiny --set seed=7
+""",
+)
+@ends
+def config_show(source: Source, overrides: Overrides = None) -> int:
+    """Print a whole configuration as YAML."""
+    from forge.cli import config as command
+
+    return command.show(source, overrides or [])
+
+
+@config_app.command(
+    "schema",
+    epilog="""\b
+examples:
+  forge config schema > forge.schema.json
+""",
+)
+@ends
+def config_schema() -> int:
+    """Print the JSON Schema of a configuration file, for an editor."""
+    from forge.cli import config as command
+
+    return command.schema()
+
+
+@config_app.command(
+    "check",
+    epilog="""\b
+examples:
+  forge config check mine.yaml
+  forge config check mine.yaml --set pretrain.steps=200
+""",
+)
+@ends
+def config_check(source: Source, overrides: Overrides = None) -> int:
+    """Check a configuration file, and list everything that is wrong with it."""
+    from forge.cli import config as command
+
+    return command.check(source, overrides or [])
