@@ -16,6 +16,8 @@ MAIN = (DASHBOARD, SESSIONS)
 EVERYWHERE = (DASHBOARD, SESSIONS, NEW)
 LISTS = (DASHBOARD, SESSIONS, HELP)
 
+SCREEN_TITLES = {DASHBOARD: "dashboard", SESSIONS: "sessions", NEW: "new session"}
+
 WhyNot = Callable[[Context], str | None]
 
 
@@ -225,5 +227,4 @@ def elsewhere(key: str, screen: str) -> str | None:
 
 
 def _titles(screens: Iterable[str]) -> str:
-    names = {DASHBOARD: "dashboard", SESSIONS: "sessions", NEW: "new session"}
-    return " and ".join(names[screen] for screen in screens if screen in names)
+    return " and ".join(SCREEN_TITLES[screen] for screen in screens if screen in SCREEN_TITLES)

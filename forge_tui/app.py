@@ -26,7 +26,7 @@ from forge_tui.screens.dashboard import DashboardScreen
 from forge_tui.services.feed import SessionFeed
 from forge_tui.services.listing import SessionLister
 from forge_tui.services.pace import ATTACHED, HOSTING, LOW_BANDWIDTH, Pace
-from forge_tui.services.pulse import Pulse
+from forge_tui.services.pulse import Pulse, Wait, timed
 from forge_tui.services.store import Store
 from forge_tui.state import Context, Snapshot, starting
 from forge_tui.styles import sheet
@@ -63,11 +63,13 @@ class ForgeApp(App[str]):
         session: str | None = None,
         start: PipelineConfig | None = None,
         clock: Clock = wall_clock,
+        wait: Wait = timed,
         ascii_only: bool = False,
         readonly: bool = False,
         low_bandwidth: bool = False,
     ) -> None:
         super().__init__()
+        self.animation_level = "none"
         self.register_theme(DARK)
         self.theme = DARK.name
         if ascii_only:
@@ -76,7 +78,7 @@ class ForgeApp(App[str]):
         self.feed = SessionFeed(self.store, clock)
         self._lister = SessionLister(self.store)
         self._limits = LOW_BANDWIDTH if low_bandwidth else ATTACHED
-        self.pulse = Pulse(self._look, Pace(self._limits))
+        self.pulse = Pulse(self._look, Pace(self._limits), wait=wait)
         self._engine = engine
         self._clock = clock
         self._session = session

@@ -6,6 +6,7 @@ Pure apart from looking whether a corpus is there. Estimates say "about": they a
 from __future__ import annotations
 
 import glob
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,7 +32,9 @@ class Draft:
     corpus: str = ""
     seed: str = ""
     steps: Mapping[str, str] = field(default_factory=dict)
-    """Phase to number of steps; empty takes the preset's."""
+    """Phase to number of steps."""
+    vram: str = ""
+    """Most GPU memory in GB; empty sets no limit."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Checked:
     config: PipelineConfig | None
     """What would run; none while there is a problem."""
     problems: Mapping[str, str]
-    """Field to reason; fields are `name`, `corpus`, `seed`, a phase's name, or `preset` for the rest."""
+    """Field to reason; fields are those of `Draft`, a phase's name, and `preset` for the rest."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ def from_preset(preset: str) -> Draft:
     """A draft with every field filled from a preset."""
     config = load_config(preset)
     steps = {phase: str(getattr(config, phase).steps) for phase in config.phases}
-    return Draft(preset, "", config.data.corpus, str(config.seed), steps)
+    budget = config.runtime.vram_budget_gb
+    vram = "" if budget is None else f"{budget:g}"
+    return Draft(preset, "", config.data.corpus, str(config.seed), steps, vram)
 
 
 def check(draft: Draft) -> Checked:
@@ -79,7 +84,10 @@ def check(draft: Draft) -> Checked:
             data["seed"] = number
         else:
             data[name]["steps"] = number
+    if (reason := budget_problem(draft.vram)) is not None:
+        problems["vram"] = reason
     data["data"]["corpus"] = draft.corpus.strip()
+    data["runtime"]["vram_budget_gb"] = None if reason or not draft.vram.strip() else float(draft.vram)
     if problems:
         return Checked(None, problems)
     config, found = _validate(data)
@@ -98,8 +106,9 @@ def _validate(data: Mapping[str, Any]) -> tuple[PipelineConfig | None, list[tupl
 
 def _field_of(place: str) -> str:
     head = place.partition(".")[0]
-    if head == "data":
-        return "corpus"
+    named = {"data": "corpus", "runtime.vram_budget_gb": "vram"}
+    if (field_name := named.get(place, named.get(head))) is not None:
+        return field_name
     return head if head in ("seed", *PHASE_NAMES) else "preset"
 
 
@@ -116,13 +125,24 @@ def name_problem(name: str) -> str | None:
     return None if name.isprintable() else "only characters that can be printed"
 
 
+def budget_problem(text: str) -> str | None:
+    """Why this is no amount of memory; an empty one sets no limit."""
+    if not text.strip():
+        return None
+    try:
+        amount = float(text)
+    except ValueError:
+        return "a number of GB, or nothing"
+    return None if 0 < amount < math.inf else "more than 0"
+
+
 def corpus_form_problem(corpus: str) -> str | None:
     """Why this is no corpus, by its form alone."""
     text = corpus.strip()
     if text == "stdlib":
         return None
     if not text.startswith("text:"):
-        return "stdlib, or text:GLOB such as text:/data/*.txt"
+        return "stdlib, or files: text:/data/*.txt"
     return None if text.removeprefix("text:").strip() else "a pattern is missing after text:"
 
 
@@ -144,17 +164,21 @@ def estimate(config: PipelineConfig) -> Estimate:
     m = config.model
     parameters = parameter_count(config)
     phases = [getattr(config, phase) for phase in config.phases]
-    filters = max((_filter_copies(phase) for phase in phases), default=0.0)
-    # Weights, gradients and two optimiser averages in fp32.
-    state = parameters * 4 * (4 + filters)
+    # Weights, gradients and two optimiser averages in fp32, and what a gradient filter keeps.
+    state = parameters * 4 * max(_models(phase) * (4 + _filter_copies(phase)) for phase in phases)
     batch = max(phase.micro_batch for phase in phases) * config.data.seq_len
     activations = batch * 4 * (m.n_layers * (16 * m.d_model + 5 * m.d_ff) + 3 * m.vocab_size)
-    checkpoint = parameters * 4 * (3 + filters)
     kept = config.runtime.keep_checkpoints
-    disk = len(phases) * (kept * checkpoint + parameters * 4)
+    copies = [kept * _models(phase) * (3 + _filter_copies(phase)) + 1 for phase in phases]
+    disk = parameters * 4 * sum(copies)
     tokens = sum(phase.steps * phase.batch_size for phase in phases) * config.data.seq_len
     steps = sum(phase.steps for phase in phases)
     return Estimate(parameters, steps, tokens, TORCH_BYTES + state + activations, disk)
+
+
+def _models(phase: Any) -> int:
+    """How many models a phase trains: Forging has a control beside the one that it makes."""
+    return 2 if getattr(phase, "control", False) else 1
 
 
 def _filter_copies(phase: Any) -> float:
@@ -168,7 +192,7 @@ def comparable(a: PipelineConfig, b: PipelineConfig) -> bool:
 
     def shape(config: PipelineConfig) -> object:
         phases = [
-            (name, p.batch_size, p.micro_batch, p.optimizer, p.grokfast)
+            (name, p.batch_size, p.micro_batch, p.optimizer, p.grokfast, _models(p))
             for name in config.phases
             for p in [getattr(config, name)]
         ]

@@ -62,6 +62,8 @@ class Progress:
     steps_per_second: float = 0.0
     eta_seconds: float | None = None
     status: str = ""
+    state: State | None = None
+    """State of the phase run itself."""
 
     @property
     def share(self) -> float:
@@ -142,20 +144,23 @@ def starting(session: SessionRow | None) -> bool:
     return session is not None and session.lease is not None and session.state in RESUMABLE
 
 
-def progress(snapshot: Snapshot) -> Progress | None:
-    """How far the phase that is looked at is; none before it was planned."""
-    run = snapshot.phase_run()
+def progress(snapshot: Snapshot, run: PhaseRunRow | None = None) -> Progress | None:
+    """How far a phase is, by default the one that is looked at; none before it was planned."""
+    run = run or snapshot.phase_run()
     if run is None:
         return None
     beat = snapshot.beat
-    if beat is None or beat.phase != run.phase:
-        return Progress(run.step, run.total_steps)
     live = snapshot.session is not None and snapshot.session.state in LIVE
-    if not live:
-        return Progress(max(run.step, 0), run.total_steps)
-    total = beat.total_steps or run.total_steps
+    if beat is None or beat.phase != run.phase or not live:
+        return Progress(max(run.step, 0), run.total_steps, state=run.state)
     return Progress(
-        beat.step, total, beat.tokens_per_second, beat.steps_per_second, beat.eta_seconds, beat.status
+        beat.step,
+        beat.total_steps or run.total_steps,
+        beat.tokens_per_second,
+        beat.steps_per_second,
+        beat.eta_seconds,
+        beat.status,
+        run.state,
     )
 
 

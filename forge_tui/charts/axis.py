@@ -84,7 +84,8 @@ def log_ticks(low: float, high: float, most: int) -> list[float]:
         marks = [f * 10.0**p for p in range(first, last + 1) for f in factors]
         inside = [mark for mark in marks if low <= math.log10(mark) <= high]
         if len(inside) <= most:
-            return inside or ticks(10.0**low, 10.0**high, most)
+            # Inside one decade the round numbers of a linear axis say more than a single power.
+            return inside if len(inside) > 1 else ticks(10.0**low, 10.0**high, most)
     stride = -(-(last - first + 1) // max(most, 1))
     return [10.0**p for p in range(first, last + 1, stride) if low <= p <= high]
 

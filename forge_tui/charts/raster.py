@@ -36,6 +36,8 @@ class Layer(IntEnum):
     BROKEN = 7
     MARK = 8
     ALARM = 9
+    RIGHT = 10
+    FILL = 11
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,7 @@ class Trace:
     """One series on the chart."""
 
     view: SeriesView
-    kind: Literal["raw", "smooth", "line", "points"]
+    kind: Literal["raw", "smooth", "line", "area", "points"]
     layer: Layer
     right: bool = False
     """Measured on the right axis, when its unit is another."""
@@ -101,14 +103,20 @@ class _Dots:
 def _braille() -> _Dots:
     patterns = np.arange(256, dtype=np.uint32) + 0x2800
     weights = np.array([[1, 8], [2, 16], [4, 32], [64, 128]], np.uint32)
-    return _Dots(4, 2, weights, dict.fromkeys((Layer.RAW, Layer.LINE, Layer.SECOND), patterns))
+    drawn = (Layer.RAW, Layer.LINE, Layer.SECOND, Layer.FILL)
+    return _Dots(4, 2, weights, dict.fromkeys(drawn, patterns))
 
 
 def _ascii() -> _Dots:
     def table(patterns: str) -> NDArray[np.uint32]:
         return np.array([ord(char) for char in patterns], np.uint32)
 
-    glyphs = {Layer.RAW: table(" '.:"), Layer.LINE: table(" ***"), Layer.SECOND: table(" +++")}
+    glyphs = {
+        Layer.RAW: table(" '.:"),
+        Layer.LINE: table(" ***"),
+        Layer.SECOND: table(" +++"),
+        Layer.FILL: table(" '.:"),
+    }
     return _Dots(2, 1, np.array([[1], [2]], np.uint32), {int(k): v for k, v in glyphs.items()})
 
 
@@ -117,12 +125,13 @@ _POINT = {True: "o", False: "•"}
 _BROKEN = {True: "x", False: "×"}
 _FRAME = {True: ("|", "+", "-"), False: ("│", "└", "─")}
 _TICKS = {True: "++", False: "┤├"}
+_RIGHT_CORNER = {True: "+", False: "┘"}
 SMOOTHING = 0.02
 """Half width of the smoothing window, as a share of the plot."""
 
 
 def draw(chart: Chart, width: int, height: int, *, ascii_only: bool = False) -> Raster:
-    """Draw a chart into `width` by `height` cells, axes included."""
+    """Draw a chart into `width` by `height` cells, axes included; one without points has bare axes."""
     canvas = Raster(np.full((height, width), ord(" "), np.uint32), np.zeros((height, width), np.uint8))
     right = LABEL_WIDTH + 1 if width >= 40 and any(t.right and len(t.view) for t in chart.traces) else 0
     left = LABEL_WIDTH + 1
@@ -133,7 +142,11 @@ def draw(chart: Chart, width: int, height: int, *, ascii_only: bool = False) -> 
         canvas.glyphs[:plot_height, left : width - right], canvas.layers[:plot_height, left : width - right]
     )
     scales = _plot(chart, inner, ASCII if ascii_only else BRAILLE, ascii_only)
-    _frame(chart, canvas, left, plot_width, plot_height, ascii_only)
+    _axes(canvas, left, plot_width, plot_height, right=bool(right), ascii_only=ascii_only)
+    if all(not len(trace.view) for trace in chart.traces):
+        return canvas
+    _marks(chart, canvas, left, plot_width, plot_height)
+    _x_labels(chart, canvas, left, plot_width, plot_height)
     ticks = _TICKS[ascii_only]
     _y_labels(chart, canvas.glyphs[:plot_height, :left], canvas.layers, scales[0], ticks[0])
     if right and scales[1] is not None:
@@ -155,6 +168,8 @@ def _plot(chart: Chart, inner: Raster, dots: _Dots, ascii_only: bool) -> tuple[S
         scale = right if trace.right and right is not None else left
         if trace.kind == "points":
             _draw_points(inner, columns, scale, dots, trace.layer, _POINT[ascii_only])
+        elif trace.kind == "area":
+            _draw_area(inner, columns, scale, dots, trace.layer)
         else:
             mask = _mask(trace.kind, columns, scale, height * dots.rows)
             _draw_mask(inner, mask, dots, trace.layer)
@@ -171,7 +186,9 @@ def _scale(chart: Chart, columns: Sequence[Columns], *, bounded: bool) -> Scale:
         lows = [float(np.min(c.low, where=c.low > 0, initial=np.inf)) for c in columns]
     low = min([*lows, *([] if floor is None else [floor])], default=np.inf)
     high = max([*highs, *([] if ceiling is None else [ceiling])], default=-np.inf)
-    return axis.fit(low, high, log=chart.log)
+    scale = axis.fit(low, high, log=chart.log)
+    # Nothing lies below a floor, so no room is left there.
+    return Scale(low, scale.high) if floor is not None and low == floor else scale
 
 
 def _mask(kind: str, columns: Columns, scale: Scale, height: int) -> Bools:
@@ -215,24 +232,40 @@ def _draw_broken(inner: Raster, columns: Columns, dots: _Dots, glyph: str) -> No
     inner.layers[0, places] = Layer.BROKEN
 
 
-def _frame(chart: Chart, canvas: Raster, left: int, width: int, height: int, ascii_only: bool) -> None:
+def _draw_area(inner: Raster, columns: Columns, scale: Scale, dots: _Dots, layer: Layer) -> None:
+    """A line, and everything below it filled."""
+    edge = _mask("line", columns, scale, inner.glyphs.shape[0] * dots.rows)
+    _draw_mask(inner, np.logical_or.accumulate(edge, axis=0), dots, Layer.FILL)
+    _draw_mask(inner, edge, dots, layer)
+
+
+def _axes(canvas: Raster, left: int, width: int, height: int, *, right: bool, ascii_only: bool) -> None:
     side, corner, line = _FRAME[ascii_only]
     canvas.glyphs[:height, left - 1] = ord(side)
     canvas.glyphs[height, left - 1] = ord(corner)
     canvas.glyphs[height, left : left + width] = ord(line)
     canvas.layers[:height, left - 1] = Layer.AXIS
     canvas.layers[height, left - 1 : left + width] = Layer.AXIS
+    if right:
+        canvas.glyphs[:height, left + width] = ord(side)
+        canvas.glyphs[height, left + width] = ord(_RIGHT_CORNER[ascii_only])
+        canvas.layers[: height + 1, left + width] = Layer.AXIS
+
+
+def _marks(chart: Chart, canvas: Raster, left: int, width: int, height: int) -> None:
     span = chart.end - chart.start
-    if not span > 0:
-        return
     for mark in sorted(chart.marks, key=lambda mark: mark.alarm):
-        if chart.start <= mark.x <= chart.end:
+        if span > 0 and chart.start <= mark.x <= chart.end:
             column = left + min(width - 1, int((mark.x - chart.start) / span * width))
             canvas.glyphs[height, column] = ord(mark.glyph)
             canvas.layers[height, column] = Layer.ALARM if mark.alarm else Layer.MARK
-    places = (
-        axis.ticks(chart.start, chart.end, max(2, width // 12)) if chart.x_ticks is None else chart.x_ticks
-    )
+
+
+def _x_labels(chart: Chart, canvas: Raster, left: int, width: int, height: int) -> None:
+    span = chart.end - chart.start
+    if not span > 0:
+        return
+    places = chart.x_ticks or tuple(axis.ticks(chart.start, chart.end, max(3, width // 12)))
     taken = left - 1
     for place in places:
         text = chart.x_label(place)
@@ -247,7 +280,7 @@ def _y_labels(
     chart: Chart, glyphs: Glyphs, layers: Layers, scale: Scale, tick: str, *, on_left: bool = True
 ) -> None:
     height, width = glyphs.shape
-    most = min(8, max(2, height // 2))
+    most = min(8, max(2, height * 9 // 20))
     places = (axis.log_ticks if scale.log else axis.ticks)(scale.low, scale.high, most)
     if not places:
         return
@@ -257,12 +290,15 @@ def _y_labels(
         if row not in taken:
             taken.add(row)
             text = chart.y_label(place)[:LABEL_WIDTH]
-            _write(glyphs, layers, row, line - len(text) if on_left else 1, text)
+            ink = Layer.LABEL if on_left else Layer.RIGHT
+            _write(glyphs, layers, row, line - len(text) if on_left else 1, text, ink)
             glyphs[row, line], layers[row, line] = ord(tick), Layer.AXIS
 
 
-def _write(glyphs: Glyphs, layers: Layers, row: int, column: int, text: str) -> None:
+def _write(
+    glyphs: Glyphs, layers: Layers, row: int, column: int, text: str, ink: Layer = Layer.LABEL
+) -> None:
     start = max(0, column)
     shown = text[start - column : glyphs.shape[1] - column]
     glyphs[row, start : start + len(shown)] = [ord(char) for char in shown]
-    layers[row, start : start + len(shown)] = Layer.LABEL
+    layers[row, start : start + len(shown)] = ink

@@ -5,6 +5,8 @@ Two units never share an axis: the training loss is in nats a token, the held-ou
 
 from __future__ import annotations
 
+import math
+
 from rich.text import Text
 
 from forge_tui import units
@@ -53,14 +55,14 @@ def legend(snapshot: Snapshot, width: int, *, log: bool = False) -> Text:
     roomy = width >= 52
     parts: list[Part] = []
     if name in snapshot.latest:
-        parts += [("━ ", "train"), ("train ", "label"), (units.figure(snapshot.latest[name]), "strong")]
+        parts += [("━ ", "train"), ("train ", "label"), _figure(snapshot.latest[name])]
         parts += [(f" {unit}", "faint")] if roomy or not log else []
     if "val" in snapshot.latest:
         parts += [
             "   " if roomy else "  ",
             ("• ", "val"),
             ("val ", "label"),
-            (units.figure(snapshot.latest["val"]), "strong"),
+            _figure(snapshot.latest["val"]),
         ]
         parts += [(" bits/byte", "faint")] if roomy else []
     if not parts:
@@ -68,3 +70,7 @@ def legend(snapshot: Snapshot, width: int, *, log: bool = False) -> Text:
     if log:
         parts += [("   log", "accent")]
     return compose(*parts, width=width)
+
+
+def _figure(value: float) -> Part:
+    return units.figure(value), "strong" if math.isfinite(value) else "bad"

@@ -1,4 +1,7 @@
-"""The list of events: when, what, and how serious, one line each."""
+"""The list of events: when, what, and how serious.
+
+What went well takes one line and may be cut; what went wrong is wrapped, and says so where it is cut.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ from rich.text import Text
 from forge.registry.rows import EventRow
 from forge_tui import units
 from forge_tui.state import Snapshot
-from forge_tui.text import clean, compose, safe, wrap
+from forge_tui.text import ELLIPSIS, clean, compose, safe, wrap
 
 _LEVELS = {"info": ("", "value"), "warning": ("! ", "warn"), "error": ("✗ ", "bad")}
-_TIME_WIDTH = len("14:02:10 ")
-_MOST_LINES = 4
+_MOST_LINES = {"info": 1, "warning": 3, "error": 6}
+_ROOMY = 60
+"""From this width on the time has seconds."""
 
 
 def events(snapshot: Snapshot, width: int) -> list[Text]:
@@ -22,18 +26,25 @@ def events(snapshot: Snapshot, width: int) -> list[Text]:
 
 
 def event_lines(event: EventRow, width: int) -> list[Text]:
-    """One event: time, sign, and its message; what went wrong may take more than one line."""
+    """One event: time, sign, and its message."""
     sign, ink = _LEVELS[event.level]
-    step = ""
-    if event.step and "step" not in event.message:
-        step = f"step {units.steps(event.step)} "
-    head = compose((units.time_of_day(event.at) + " ", "faint"), (sign, ink), (step, "label"))
-    room = max(10, width - head.cell_len)
-    if event.level == "info":
-        return [head.append_text(safe(event.message, room, ink))]
-    indent = " " * _TIME_WIDTH
-    first, *rest = wrap(clean(event.message), room)
-    more = [
-        safe(indent + line, width, ink) for part in rest for line in wrap(part, max(10, width - _TIME_WIDTH))
-    ]
-    return [head.append_text(safe(first, room, ink)), *more[: _MOST_LINES - 1]]
+    time = units.time_of_day(event.at)
+    time = (time if width >= _ROOMY else time[:5]) + " "
+    step = f"step {units.steps(event.step)} " if event.step and "step" not in event.message else ""
+    head = compose((time, "faint"), (sign, ink), (step, "label"))
+    most = _MOST_LINES[event.level]
+    if most == 1:
+        return [head.append_text(safe(event.message, max(1, width - head.cell_len), ink))]
+    first, *rest = _wrap(clean(event.message), width - head.cell_len, width - len(time))
+    lines = [head.append_text(safe(first, max(1, width - head.cell_len), ink))]
+    lines += [safe(" " * len(time) + line, width, ink) for line in rest[: most - 1]]
+    if len(rest) > most - 1:
+        lines[-1].truncate(width - 1)
+        lines[-1].append(ELLIPSIS, ink)
+    return lines
+
+
+def _wrap(text: str, first: int, others: int) -> list[str]:
+    """Lines between words, where the first has less room than the others."""
+    head, *rest = wrap(text, max(10, first))
+    return [head, *(wrap(" ".join(rest), max(10, others)) if rest else ())]

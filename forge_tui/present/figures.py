@@ -100,7 +100,8 @@ def _report_head(run: PhaseRunRow, report: Mapping[str, Any], width: int) -> Tex
 def _report_row(row: Mapping[str, Any], label_width: int, width: int) -> Text:
     value = row.get("value")
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    text = "not measured" if value is None else units.figure(float(value)) if number else str(value)
+    digits = 3 if row.get("unit") == "%" else 4
+    text = "not measured" if value is None else units.figure(float(value), digits) if number else str(value)
     line = pad(compose(" ", (str(row.get("label", "")), "label")), label_width + 1)
     line.append_text(compose((f"{text:>6}", "strong")))
     for part, style in ((f" {row.get('unit') or ''}", "value"), (f"  {row.get('note') or ''}", "faint")):

@@ -20,18 +20,14 @@ def costs(
         return [safe("fix what is marked, then its cost stands here", width, "label")]
     e = estimate(config)
     per_phase = " + ".join(units.steps(getattr(config, phase).steps) for phase in config.phases)
+    shape = f"d {config.model.d_model} · {config.model.n_layers} layers"
     rows = [
-        ("parameters", units.count(e.parameters), "about as many as it will have"),
+        ("parameters", units.count(e.parameters), shape),
         ("steps", units.steps(e.steps), per_phase if len(config.phases) > 1 else ""),
         ("tokens", units.count(e.tokens), "seen in training"),
-        ("memory", f"about {units.size(e.memory_bytes)}", "with the tensor library"),
+        ("memory", f"about {units.size(e.memory_bytes)}", _memory_note(config.runtime.vram_budget_gb)),
         ("disk", f"about {units.size(e.disk_bytes)}", "checkpoints and models"),
     ]
-    rows[0] = (
-        "parameters",
-        units.count(e.parameters),
-        f"d {config.model.d_model} · {config.model.n_layers} layers",
-    )
     if seconds is None or measured_in is None:
         rows.append(("time", "unknown", "until it has run here"))
     else:
@@ -40,6 +36,10 @@ def costs(
         compose((f"{label:<{_LABEL}}", "label"), (f"{value:<16}", "strong"), (note, "faint"), width=width)
         for label, value, note in rows
     ]
+
+
+def _memory_note(budget_gb: float | None) -> str:
+    return "with the tensor library" if budget_gb is None else f"on a GPU at most {budget_gb:g} GB"
 
 
 def reason(text: str | None, width: int) -> list[Text]:

@@ -33,13 +33,16 @@ def memory(snapshot: Snapshot, width: int, height: int) -> list[Text]:
     if "gpu_total_bytes" in system:
         lines = _gpu(system, width, low=height < _LOW)
     else:
-        lines = [safe("no NVIDIA GPU here", width, "label")]
-    lines.append(_line("RAM", width, _of(system.get("ram_used_bytes"), system.get("ram_total_bytes"))))
-    cpu = system.get("cpu_percent")
-    lines.append(
-        _line("process", width, _amount(system.get("rss_bytes")), "" if cpu is None else f" · CPU {cpu:.0f}%")
-    )
+        lines = [compose(("no NVIDIA GPU here", "label"), (_cpu(system), "label"), width=width)]
+    ram = _of(system.get("ram_used_bytes"), system.get("ram_total_bytes"))
+    lines.append(_line("RAM", width, ram, _cpu(system) if "gpu_total_bytes" in system else ""))
+    lines.append(_line("process", width, _amount(system.get("rss_bytes"))))
     return lines
+
+
+def _cpu(system: Mapping[str, float]) -> str:
+    """The load of the whole machine."""
+    return f" · CPU {system['cpu_percent']:.0f}%" if "cpu_percent" in system else ""
 
 
 def _gpu(system: Mapping[str, float], width: int, *, low: bool) -> list[Text]:
@@ -47,13 +50,21 @@ def _gpu(system: Mapping[str, float], width: int, *, low: bool) -> list[Text]:
     device = _of(system.get("gpu_used_bytes"), system.get("gpu_total_bytes"))
     lines = [
         _line("device", width, device, "" if load is None else f" · {load:.0f}%"),
-        _line("this run", width, _of(system.get("gpu_process_bytes"), budget), " budget" if budget else ""),
+        _line("this run", width, _of(device_bytes(system), budget), " budget" if budget else ""),
     ]
     torch = [(title, _amount(system[name])) for title, name in _TORCH if name in system]
     if torch and low:
         # Allocated and peak; what lies between them is what reserved would say.
         return [*lines, _line("allocated", width, torch[0][1], f" · peak {torch[-1][1]}")]
     return lines + [_line(title, width, amount) for title, amount in torch]
+
+
+def device_bytes(system: Mapping[str, float]) -> float | None:
+    """What this run holds of the device.
+
+    In a container the driver knows no processes; what torch has reserved is then the nearest to it.
+    """
+    return system.get("gpu_process_bytes", system.get("torch_reserved_bytes"))
 
 
 def _line(label: str, width: int, figure: str, extra: str = "") -> Text:
@@ -74,8 +85,10 @@ def _of(used: float | None, total: float | None) -> str:
 
 def memory_chart(snapshot: Snapshot, columns: int) -> Chart:
     """The last ten minutes of what the run holds: device memory, or main memory without a GPU."""
-    on_gpu = "gpu_process_bytes" in snapshot.system
-    view = snapshot.system_series.get("gpu_process_bytes" if on_gpu else "rss_bytes", EMPTY)
+    on_gpu = "gpu_total_bytes" in snapshot.system and device_bytes(snapshot.system) is not None
+    names = ("gpu_process_bytes", "torch_reserved_bytes") if on_gpu else ("rss_bytes",)
+    found = (snapshot.system_series[name] for name in names if name in snapshot.system_series)
+    view = next(found, EMPTY)
     # The window moves in whole columns, so that most refreshes find the picture where it was.
     width_ms = WINDOW_SECONDS * 1000 / max(1, columns)
     newest = max(view.last_step, 0)
@@ -90,7 +103,7 @@ def memory_chart(snapshot: Snapshot, columns: int) -> Chart:
         return newest_label if behind == 0 else f"-{behind} min"
 
     return Chart(
-        (Trace(view, "line", Layer.LINE),),
+        (Trace(view, "area", Layer.LINE),),
         start=start,
         end=end,
         floor=0.0,

@@ -8,7 +8,7 @@ from forge.registry.rows import SessionRow
 from forge_tui import units
 from forge_tui.present import words
 from forge_tui.state import ORDERS, Page
-from forge_tui.text import Part, compose, pad, safe
+from forge_tui.text import Part, compose, cut, pad, safe
 
 _STATE, _PRESET, _PHASE, _CHANGED = 16, 12, 14, 9
 
@@ -29,9 +29,8 @@ def head(page: Page, width: int) -> Text:
 
 def columns(width: int) -> Text:
     """The names of the columns."""
-    return _line(
-        width, ("   state", ""), ("name", ""), ("preset", ""), ("phase", ""), ("changed", ""), ink="faint"
-    )
+    titles = ("   state", "name", "preset", "phase", "changed")
+    return _line(width, *(compose((title, "faint")) for title in titles))
 
 
 def row_line(row: SessionRow, width: int, chosen: bool, now: float) -> Text:
@@ -39,11 +38,11 @@ def row_line(row: SessionRow, width: int, chosen: bool, now: float) -> Text:
     sign = words.SIGNS[row.state]
     line = _line(
         width,
-        (f" {sign} {row.state}", words.INKS[row.state]),
-        (row.name + (f"  {row.note}" if row.note else ""), "value"),
-        (row.preset, "label"),
-        (words.phase_title(row.phase) if row.phase else "", "label"),
-        (units.ago(now - row.updated_at), "label"),
+        compose((f" {sign} {row.state}", words.INKS[row.state])),
+        compose((row.name, "value"), (f"  {row.note}" if row.note else "", "faint")),
+        compose((row.preset, "label")),
+        compose((words.phase_title(row.phase) if row.phase else "", "label")),
+        compose((units.ago(now - row.updated_at), "label")),
     )
     return safe(line.plain, style="cursor") if chosen else line
 
@@ -62,12 +61,13 @@ def empty(search: str, width: int) -> Text:
     )
 
 
-def _line(width: int, *cells: tuple[str, str], ink: str = "") -> Text:
+def _line(width: int, *cells: Text) -> Text:
     wide = width >= 76
     sizes = [_STATE, 0, _PRESET if wide else 0, _PHASE if width >= 66 else 0, _CHANGED]
     sizes[1] = max(10, width - sum(sizes) - 1)
     line = compose()
-    for size, (text, style) in zip(sizes, cells, strict=True):
+    for size, cell in zip(sizes, cells, strict=True):
         if size:
-            line.append_text(pad(compose((text, ink or style), width=size - 1), size))
+            cut(cell, size - 1)
+            line.append_text(pad(cell, size))
     return pad(line, width)

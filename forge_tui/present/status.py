@@ -5,12 +5,15 @@ from __future__ import annotations
 from rich.text import Text
 
 from forge.registry.lifecycle import LIVE, RESUMABLE, State
+from forge.registry.rows import SessionRow
 from forge_tui import units
 from forge_tui.present import words
+from forge_tui.present.machine import device_bytes
 from forge_tui.state import Progress, Snapshot, elapsed, progress, silence, starting
 from forge_tui.text import Part, compose, cut, join_ends, safe
 
 _DOT: Part = (" · ", "faint")
+_WIDE = 110
 
 
 def header(snapshot: Snapshot, width: int) -> Text:
@@ -18,30 +21,40 @@ def header(snapshot: Snapshot, width: int) -> Text:
     session = snapshot.session
     if session is None:
         return compose((" forge", "key"), _DOT, ("no session yet", "label"), width=width)
-    parts: list[Part] = [(" forge", "key"), _DOT, (session.name, "strong"), _DOT]
-    if starting(session):
-        parts += [("STARTING", "accent")]
-    else:
-        parts += [(f"{words.SIGNS[session.state]} {session.state.upper()}", words.INKS[session.state])]
-    if session.state in LIVE or starting(session):
-        owner = "in this program" if snapshot.hosted else session.owner or "owner unknown"
-        parts += [_DOT, (owner, "label")]
-    passed = elapsed(snapshot)
-    if passed:
-        parts += [_DOT, (units.stopwatch(passed), "value")]
+    left = _facts(snapshot, session, width, owner=True)
+    if left.cell_len > width:
+        left = _facts(snapshot, session, width, owner=False)
     right = _budget(snapshot)
-    left = compose(*parts)
     if right is None or left.cell_len + right.cell_len + 2 > width:
         cut(left, width)
         return left
     return join_ends(left, right, width)
 
 
+def _facts(snapshot: Snapshot, session: SessionRow, width: int, *, owner: bool) -> Text:
+    # A name may be long; the state must be seen whatever it is.
+    name = compose((session.name, "strong"), width=max(16, width // 2 - 10))
+    parts: list[Part] = [(" forge", "key"), _DOT, name, _DOT]
+    if width >= _WIDE:
+        parts += [compose((session.preset, "label"), width=16), _DOT]
+    if starting(session):
+        parts += [("STARTING", "accent")]
+    else:
+        parts += [(f"{words.SIGNS[session.state]} {session.state.upper()}", words.INKS[session.state])]
+    if owner and (session.state in LIVE or starting(session)):
+        owned_by = "in this program" if snapshot.hosted else session.owner or "owner unknown"
+        parts += [_DOT, (owned_by, "label")]
+    passed = elapsed(snapshot)
+    if passed:
+        parts += [_DOT, (units.stopwatch(passed), "value")]
+    return compose(*parts)
+
+
 def _budget(snapshot: Snapshot) -> Text | None:
     if snapshot.session is None or snapshot.session.state not in LIVE:
         return None
     system = snapshot.system
-    used, budget = system.get("gpu_process_bytes"), system.get("budget_bytes")
+    used, budget = device_bytes(system), system.get("budget_bytes")
     if used is None:
         resident = system.get("rss_bytes")
         return (
@@ -76,9 +89,9 @@ def _phases(snapshot: Snapshot, width: int) -> Text:
         looked_at = run.phase == snapshot.phase
         sign = words.SIGNS[run.state] if run.state is not State.CREATED else ""
         share = ""
-        if run.state is State.RUNNING and looked_at and (now := progress(snapshot)) is not None:
+        if run.state is State.RUNNING and (now := progress(snapshot, run)) is not None:
             share = " " + units.percent(now.step, now.total)
-        title = ("strong underline" if looked_at else "label") if run.state is not State.CREATED else "faint"
+        title = ("chosen" if looked_at else "label") if run.state is not State.CREATED else "faint"
         line.append_text(compose((f"{number} ", "key"), (words.phase_title(run.phase), title)))
         line.append_text(compose((f" {sign}{share}".rstrip(), words.INKS[run.state]), "   "))
     cut(line, width)
@@ -128,11 +141,18 @@ def _progress_text(snapshot: Snapshot, now: Progress) -> Text:
         parts += [_DOT, (now.status, "accent")]
     elif session.state is State.PAUSED:
         parts += [_DOT, ("paused, space goes on", "warn")]
-    elif session.state in RESUMABLE and session.state is not State.CREATED:
+    elif session.state is State.CREATED:
+        parts += [_DOT, ("not started, r starts it", "label")]
+    elif session.state in RESUMABLE:
         parts += [_DOT, (f"{session.state}, r goes on", "label")]
     elif session.state is State.COMPLETED:
         parts += [_DOT, ("all phases complete", "good")]
-    if session.state is State.RUNNING:
+    elif now.state is State.COMPLETED:
+        parts += [_DOT, ("this phase is complete", "good")]
+    elif now.state is State.CREATED:
+        parts += [_DOT, ("this phase has not begun", "label")]
+    # What is said of the speed is about steps: while something else goes on it would be stale.
+    if session.state is State.RUNNING and not now.status:
         if now.tokens_per_second > 0:
             parts += [_DOT, (f"{units.count(now.tokens_per_second)} tok/s", "value")]
         if now.eta_seconds is not None:

@@ -8,24 +8,26 @@ from forge_tui.state import Snapshot
 from forge_tui.text import Part, compose, safe_lines
 
 
-def lines(snapshot: Snapshot, width: int) -> list[Text]:
-    """A short invitation, or why nothing can be shown."""
+def lines(snapshot: Snapshot, width: int, height: int) -> list[Text]:
+    """A short invitation in the middle of the screen, or why nothing can be shown."""
     if snapshot.problem is not None:
         return [compose(), *safe_lines(snapshot.problem, width)]
-    return [compose(*parts, width=width) for parts in _INVITATION]
+    text = [compose(*parts) for parts in _INVITATION]
+    indent = " " * max(1, (width - max(line.cell_len for line in text)) // 2)
+    above = max(0, (height - len(text)) // 3)
+    return [compose()] * above + [compose(indent, line, width=width) for line in text]
 
 
 _INVITATION: tuple[tuple[Part, ...], ...] = (
+    (("Forge", "key"), (" makes small language models on this machine, phase by phase,", "value")),
+    (("and never loses a run: what stops can always be resumed.", "value"),),
     (),
-    (("  Forge", "key"), (" makes small language models on this machine, phase by phase,", "value")),
-    (("  and never loses a run: what stops can always be resumed.", "value"),),
+    (("There is no session here yet.", "strong"),),
     (),
-    (("  There is no session here yet.", "strong"),),
+    (("n", "key"), ("       make one: choose a preset, see what it costs, start it", "label")),
+    (("L", "key"), ("       the list of all sessions", "label")),
+    (("?", "key"), ("       what every key does", "label")),
+    (("ctrl+p", "key"), ("  find an action by its name", "label")),
     (),
-    (("  n", "key"), ("       make one: choose a preset, see what it costs, start it", "label")),
-    (("  L", "key"), ("       the list of all sessions", "label")),
-    (("  ?", "key"), ("       what every key does", "label")),
-    (("  ctrl+p", "key"), ("  find an action by its name", "label")),
-    (),
-    (('  The preset "tiny" takes a few minutes on two CPU cores.', "faint"),),
+    (('The preset "tiny" takes a few minutes on two CPU cores.', "faint"),),
 )

@@ -8,7 +8,7 @@ from textual.containers import Vertical
 from forge_tui.actions import CONFIRM
 from forge_tui.screens.base import Dialog, bindings
 from forge_tui.styles import sheet
-from forge_tui.text import compose, safe, safe_lines
+from forge_tui.text import compose, safe, safe_lines, wrap
 from forge_tui.widgets.textpane import TextPane
 
 
@@ -37,7 +37,9 @@ class ConfirmDialog(Dialog[bool]):
     def _draw(self) -> None:
         pane = self.query_one(TextPane)
         answers = compose(("y", "key"), (" yes    ", "label"), ("esc", "key"), (" no", "label"))
-        pane.show([*safe_lines(self._question, pane.size.width), safe(""), answers])
+        width = pane.size.width
+        question = [safe(part) for line in safe_lines(self._question) for part in wrap(line.plain, width)]
+        pane.show([*question, safe(""), answers])
 
     def do_confirm_yes(self, _key: str) -> None:
         """Yes."""

@@ -91,7 +91,8 @@ class DashboardScreen(MainScreen):
         with self.app.batch_update():
             self._text("header", [status.header(snapshot, self._width("header"))])
             if snapshot.session is None:
-                self._text("welcome", welcome.lines(snapshot, self._width("welcome")))
+                size = self.query_one("#welcome", TextPane).size
+                self._text("welcome", welcome.lines(snapshot, size.width, size.height))
             else:
                 self._draw_panes(snapshot)
             self.refresh_keys()
@@ -113,6 +114,8 @@ class DashboardScreen(MainScreen):
             curve.show(curves.loss_chart(snapshot, log=self._log))
         if small.size.height:
             small.show(machine.memory_chart(snapshot, small.size.width))
+        for name in ("numbers", "events"):
+            self._pane(name).tell_more()
 
     def _text(self, name: str, lines: list[Text]) -> None:
         pane = self.query_one(f"#{name}", TextPane)
@@ -207,8 +210,10 @@ class DashboardScreen(MainScreen):
         self._scroll(-max(1, self._scrolled_pane().page // 2))
 
     def _scroll(self, amount: int) -> None:
-        if not self._scrolled_pane().scroll_text(amount):
-            self._pane("events").scroll_text(amount)
+        for pane in (self._scrolled_pane(), self._pane("events")):
+            if pane.scroll_text(amount):
+                pane.tell_more()
+                return
 
     def _scrolled_pane(self) -> Pane:
         return self._focused_pane() or self._pane("events")

@@ -30,8 +30,7 @@ class HelpDialog(Dialog[None]):
     def compose(self) -> ComposeResult:
         """One scrolling text."""
         with Vertical(id="help", classes="box") as box:
-            box.border_title = "keys"
-            box.border_subtitle = "esc closes"
+            box.border_title = f"keys · {actions.SCREEN_TITLES[self._of_screen]}"
             yield TextPane(id="keys", scrolls=True)
 
     def on_resize(self) -> None:
@@ -39,8 +38,21 @@ class HelpDialog(Dialog[None]):
         self.call_after_refresh(self._draw)
 
     def _draw(self) -> None:
-        pane = self.query_one(TextPane)
-        pane.show(help_lines(self._of_screen, self._about, pane.size.width))
+        box, pane = self.query_one("#help"), self.query_one(TextPane)
+        lines = help_lines(self._of_screen, self._about, pane.size.width)
+        # As high as its text; a longer one scrolls.
+        box.styles.height = min(len(lines) + 2, self.size.height - 2)
+        pane.show(lines)
+        self.call_after_refresh(self._tell_more)
+
+    def _tell_more(self) -> None:
+        below = self.query_one(TextPane).below
+        more = f"↓ {below} more · j k scroll · " if below else ""
+        self.query_one("#help").border_subtitle = f"{more}esc closes"
+
+    def _scroll(self, amount: int) -> None:
+        self.query_one(TextPane).scroll_text(amount)
+        self._tell_more()
 
     def do_help_close(self, _key: str) -> None:
         """Close."""
@@ -48,27 +60,27 @@ class HelpDialog(Dialog[None]):
 
     def do_list_down(self, _key: str) -> None:
         """Scroll down."""
-        self.query_one(TextPane).scroll_text(1)
+        self._scroll(1)
 
     def do_list_up(self, _key: str) -> None:
         """Scroll up."""
-        self.query_one(TextPane).scroll_text(-1)
+        self._scroll(-1)
 
     def do_list_top(self, _key: str) -> None:
         """Scroll to the top."""
-        self.query_one(TextPane).scroll_text(-1_000_000)
+        self._scroll(-1_000_000)
 
     def do_list_bottom(self, _key: str) -> None:
         """Scroll to the end."""
-        self.query_one(TextPane).scroll_text(1_000_000)
+        self._scroll(1_000_000)
 
     def do_list_half_down(self, _key: str) -> None:
         """Scroll half a page down."""
-        self.query_one(TextPane).scroll_text(self.size.height // 4)
+        self._scroll(self.size.height // 4)
 
     def do_list_half_up(self, _key: str) -> None:
         """Scroll half a page up."""
-        self.query_one(TextPane).scroll_text(-(self.size.height // 4))
+        self._scroll(-(self.size.height // 4))
 
 
 def help_lines(screen: str, context: Context, width: int) -> list[Text]:

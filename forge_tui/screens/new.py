@@ -29,7 +29,8 @@ from forge_tui.widgets.keybar import KeyBar
 from forge_tui.widgets.textpane import TextPane
 
 FIRST_PRESET = "tiny"
-FIELDS = ("preset", "name", "corpus", "seed", *PHASE_NAMES)
+FIELDS = ("preset", "name", "corpus", "seed", *PHASE_NAMES, "vram")
+HINTS = {"name": "chosen by Forge when empty", "vram": "no limit when empty"}
 
 
 class NewSessionScreen(MainScreen):
@@ -58,9 +59,7 @@ class NewSessionScreen(MainScreen):
                 yield from self._field("preset", Choice(preset_names(), self._draft.preset, id="preset"))
                 texts = self._texts()
                 for name in FIELDS[1:]:
-                    hint = "chosen by Forge when empty" if name == "name" else ""
-                    field = Input(texts[name], id=name, compact=True, placeholder=hint, select_on_focus=False)
-                    yield from self._field(name, field)
+                    yield from self._field(name, _input(texts[name], name))
             with Vertical(id="costs"):
                 yield TextPane(id="figures")
         yield KeyBar()
@@ -91,7 +90,7 @@ class NewSessionScreen(MainScreen):
 
     def _texts(self) -> dict[str, str]:
         now = self._draft
-        return {"name": now.name, "corpus": now.corpus, "seed": now.seed, **now.steps}
+        return {"name": now.name, "corpus": now.corpus, "seed": now.seed, **now.steps, "vram": now.vram}
 
     @on(Choice.Changed)
     def _preset_changed(self, message: Choice.Changed) -> None:
@@ -183,4 +182,13 @@ class NewSessionScreen(MainScreen):
 
 
 def _label(name: str) -> str:
-    return f"{words.phase_title(name)} steps" if name in PHASE_NAMES else name
+    if name == "vram":
+        return "GPU memory, GB"
+    return f"{words.phase_title(name).lower()} steps" if name in PHASE_NAMES else name
+
+
+def _input(text: str, name: str) -> Input:
+    # A blinking cursor would send something over the link twice a second.
+    field = Input(text, id=name, compact=True, placeholder=HINTS.get(name, ""), select_on_focus=False)
+    field.cursor_blink = False
+    return field

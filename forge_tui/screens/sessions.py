@@ -45,6 +45,8 @@ class SessionsScreen(MainScreen):
     def on_mount(self) -> None:
         """Begin with the cursor in the list."""
         self._filter.display = False
+        # A blinking cursor would send something over the link twice a second.
+        self._filter.cursor_blink = False
         self._rows.focus()
 
     def on_resize(self) -> None:

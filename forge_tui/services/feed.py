@@ -19,7 +19,7 @@ BUCKETS = 2048
 BATCH = 4000
 """A series that is further behind than this is read as buckets."""
 CHARTED = ("loss", "train_bpb", "val")
-CHARTED_SYSTEM = ("gpu_process_bytes", "rss_bytes")
+CHARTED_SYSTEM = ("gpu_process_bytes", "torch_reserved_bytes", "rss_bytes")
 
 
 class SessionFeed:

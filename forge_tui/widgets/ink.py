@@ -37,8 +37,9 @@ DARK = Theme(
 _INKS = {
     "value": "#d7dce4",
     "label": "#8b96a8",
-    "faint": "#5b6678",
+    "faint": "#69748a",
     "strong": "bold #ffffff",
+    "chosen": "bold underline #ffffff",
     "accent": "#f2a65a",
     "good": "#6cc68c",
     "warn": "#e8b339",
@@ -65,6 +66,8 @@ LAYER_INKS: Mapping[int, Style] = MappingProxyType(
         Layer.BROKEN: INKS["bad"],
         Layer.MARK: INKS["label"],
         Layer.ALARM: INKS["bad"],
+        Layer.RIGHT: Style.parse("#b98551"),
+        Layer.FILL: Style.parse("#2a4a5e"),
     }
 )
 

@@ -50,13 +50,14 @@ def key_line(screen: str, context: Context, width: int) -> Text:
 
 
 def _line(chosen: list[actions.Action], screen: str, context: Context) -> Text:
-    line = compose(" ")
+    line = compose()
     for action in sorted(chosen, key=_place):
         off = action.why_not(context) is not None
-        keys = actions.bar_key(action, screen)
+        title = f" {action.label(context)}"
+        line.append("  " if line.plain else " ")
         line.append_text(
             compose(
-                (keys, "off" if off else "key"), (f" {action.label(context)}  ", "off" if off else "label")
+                (actions.bar_key(action, screen), "off" if off else "key"), (title, "off" if off else "label")
             )
         )
     return line

@@ -24,6 +24,16 @@ class Pane(Vertical, can_focus=True):
                 return True
         return False
 
+    def tell_more(self) -> None:
+        """Say in the border how many lines of text lie below what is visible."""
+        scrolling = (text for text in self.query(TextPane) if text.scrolls)
+        text = next(scrolling, None)
+        more = (
+            "" if text is None or not text.below else f"↓ {text.below} {'newer' if text.follows else 'more'}"
+        )
+        if str(self.border_subtitle or "") != more:
+            self.border_subtitle = more
+
     @property
     def page(self) -> int:
         """Rows of text that are visible."""

@@ -43,6 +43,16 @@ class TextPane(Widget):
         """What is shown, all of it."""
         return self._shown
 
+    @property
+    def below(self) -> int:
+        """How many lines lie below the last visible one."""
+        return self._scrolled if self._follow else self._most() - self._scrolled
+
+    @property
+    def follows(self) -> bool:
+        """Whether the newest line is shown unless somebody scrolls back."""
+        return self._follow
+
     def show(self, lines: Lines) -> None:
         """Show these lines; cells that stay the same are not touched."""
         before = self._visible()

@@ -1,0 +1,32 @@
+"""What all tests share: where the snapshots of the screens are kept.
+
+They lie in `snapshots/` at the top level, because they are reviewed like code. Nothing here deletes one: with
+a folder outside the tests, syrupy takes the siblings of a single test that is updated for left-overs.
+`test_no_snapshot_is_left_over` finds the real ones.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest_textual_snapshot  # type: ignore[import-untyped]
+from syrupy.location import PyTestLocation
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class TopLevelSvg(pytest_textual_snapshot.SVGImageExtension):  # type: ignore[misc]
+    """SVG files in `snapshots/<folder of the test>/<file of the test>/`."""
+
+    @classmethod
+    def dirname(cls, *, test_location: PyTestLocation) -> str:
+        """The folder of one test file."""
+        folder = Path(test_location.filepath).resolve().parent.relative_to(ROOT / "tests")
+        return str(ROOT / "snapshots" / folder / test_location.basename)
+
+    def delete_snapshots(self, *, snapshot_location: str, snapshot_names: set[str]) -> None:
+        """Leave every file where it is."""
+
+
+# The plugin's fixture looks the name up when it is called.
+pytest_textual_snapshot.SVGImageExtension = TopLevelSvg

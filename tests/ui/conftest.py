@@ -1,0 +1,52 @@
+"""Homes that are seeded once for all tests, and a world in which nothing differs from machine to machine.
+
+Tests only read the shared homes; one that writes makes a home of its own with `fresh_home`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from textual.widgets import Input
+
+from forge.home import Home, prepare_home
+from tests.ui import homes
+
+MakeHome = Callable[[], Home]
+
+
+@pytest.fixture(autouse=True)
+def _same_world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("NO_COLOR", "FORGE_HOME", "TMUX", "STY", "SSH_CONNECTION"):
+        monkeypatch.delenv(name, raising=False)
+    # The fields of the command palette are not ours to configure.
+    monkeypatch.setattr(Input, "_toggle_cursor", lambda _: None)
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.fixture(scope="session")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Home]:
+    """A home by its name in `homes.SEEDS`, made when it is first asked for."""
+    made: dict[str, Home] = {}
+
+    def get(name: str) -> Home:
+        if name not in made:
+            made[name] = homes.make(name, tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return get
+
+
+@pytest.fixture
+def fresh_home(tmp_path: Path) -> Home:
+    """An empty home that a test may write to."""
+    home = Home(tmp_path / "home")
+    prepare_home(home)
+    return home

@@ -1,0 +1,141 @@
+"""Every screen as a picture, in both sizes that it must work in; the pictures are in `snapshots/`.
+
+Draw them anew with `make snapshots`, and look at each that changed (`rsvg-convert FILE.svg -o /tmp/x.png`)
+before it is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forge.home import Home
+from forge_tui.screens.confirm import ConfirmDialog
+from tests.conftest import ROOT
+from tests.ui.seed import FIRST, FakeEngine
+from tests.ui.stage import LARGE, SMALL, Stage, forge_app, press, settle, stage
+
+Compare = Callable[..., bool]
+SIZES = {f"{width}x{height}": (width, height) for width, height in (SMALL, LARGE)}
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A home, what is pressed there, and how the application was started."""
+
+    home: str
+    keys: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    hosting: str | None = None
+
+
+def _shot(home: str, *keys: str, hosting: str | None = None, **options: Any) -> Shot:
+    return Shot(home, keys, options, hosting)
+
+
+BAD_FORM = ("n", "tab", "=" + "x" * 61, "tab", "=zz", "tab", "=k", "tab", "=x", "tab", "tab", "=-1")
+
+SHOTS = {
+    "dashboard-running": _shot("running"),
+    "dashboard-gpu": _shot("gpu"),
+    "dashboard-forging": _shot("forging"),
+    "dashboard-other-phase": _shot("forging", "1"),
+    "dashboard-measuring": _shot("measuring"),
+    "dashboard-paused": _shot("paused"),
+    "dashboard-stopped": _shot("stopped"),
+    "dashboard-finished": _shot("finished"),
+    "dashboard-failed": _shot("failed"),
+    "dashboard-interrupted": _shot("interrupted"),
+    "dashboard-hanging": _shot("hanging"),
+    "dashboard-nan": _shot("nan"),
+    "dashboard-starting": _shot("starting"),
+    "dashboard-created": _shot("created"),
+    "dashboard-requested": _shot("requested"),
+    "dashboard-empty": _shot("empty"),
+    "dashboard-million": _shot("million"),
+    "dashboard-hostile": _shot("hostile"),
+    "dashboard-ascii": _shot("running", ascii_only=True),
+    "dashboard-readonly": _shot("running", "s", readonly=True, engine=None),
+    "dashboard-zoom": _shot("running", "z"),
+    "dashboard-zoom-memory": _shot("gpu", "tab", "tab", "tab", "z"),
+    "dashboard-log": _shot("running", "y"),
+    "dashboard-hint": _shot("running", "r"),
+    "sessions-few": _shot("several", "L"),
+    "sessions-crowd": _shot("crowd", "L", "ctrl+d", "j"),
+    "sessions-end": _shot("crowd", "L", "G"),
+    "sessions-filtered": _shot("crowd", "L", "slash", "=run-0123", "enter"),
+    "sessions-nothing-found": _shot("several", "L", "slash", "=zzz"),
+    "sessions-hostile": _shot("hostile", "L"),
+    "sessions-empty": _shot("empty", "L"),
+    "new-valid": _shot("finished", "n"),
+    "new-preset": _shot("empty", "n", "left"),
+    "new-problems": _shot("empty", *BAD_FORM),
+    "new-missing-corpus": _shot("empty", "n", "tab", "tab", "ctrl+u", "=text:/nowhere/*.txt"),
+    "help-dashboard": _shot("running", "question_mark"),
+    "help-sessions": _shot("several", "L", "question_mark"),
+    "help-new": _shot("empty", "n", "f1"),
+    "palette": _shot("running", "ctrl+p"),
+    "palette-search": _shot("running", "ctrl+p", "=stop"),
+    "quit": _shot("running", "q", hosting=FIRST),
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", SHOTS)
+def test_screen(snap_compare: Compare, seeded: Callable[[str], Home], name: str, size: str) -> None:
+    shot = SHOTS[name]
+    engine = {"engine": FakeEngine(hosting=shot.hosting)}
+
+    async def play(pilot: Stage) -> None:
+        await settle(pilot)
+        await press(pilot, *shot.keys)
+
+    app = stage(seeded(shot.home), **{**engine, **shot.options})
+    assert snap_compare(app, terminal_size=SIZES[size], run_before=play)
+
+
+@pytest.mark.parametrize("name", ["dashboard-failed", "sessions-few", "quit"])
+def test_without_colour(
+    snap_compare: Compare, seeded: Callable[[str], Home], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    test_screen(snap_compare, seeded, name, "80x24")
+
+
+def test_confirm(snap_compare: Compare, seeded: Callable[[str], Home]) -> None:
+    question = "Delete calm-heron-40 and 3 others (412 MB)? They go to the trash and can be taken back."
+
+    async def play(pilot: Stage) -> None:
+        await settle(pilot)
+        await forge_app(pilot).push_screen(ConfirmDialog("delete [4]", question))
+        await settle(pilot)
+
+    assert snap_compare(stage(seeded("several")), run_before=play)
+
+
+def test_too_small(snap_compare: Compare, seeded: Callable[[str], Home]) -> None:
+    assert snap_compare(stage(seeded("running")), terminal_size=(59, 15), run_before=settle)
+
+
+@pytest.mark.parametrize("name", ["dashboard-running", "sessions-few", "new-problems", "help-dashboard"])
+def test_smallest(snap_compare: Compare, seeded: Callable[[str], Home], name: str) -> None:
+    shot = SHOTS[name]
+
+    async def play(pilot: Stage) -> None:
+        await settle(pilot)
+        await press(pilot, *shot.keys)
+
+    assert snap_compare(stage(seeded(shot.home)), terminal_size=(60, 16), run_before=play)
+
+
+def test_no_snapshot_is_left_over(request: pytest.FixtureRequest) -> None:
+    here = Path(__file__).stem
+    names = {item.name for item in request.session.items if item.path.stem == here}
+    if "test_confirm" not in names or len(names) < len(SHOTS) * len(SIZES):
+        pytest.skip("only part of the file was asked for")
+    kept = {path.stem for path in (ROOT / "snapshots" / "ui" / here).glob("*.svg")}
+    assert kept <= names
