@@ -6,20 +6,21 @@ this thread and nothing else: neither training nor the answer to a signal waits 
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import Protocol, TextIO
+
+from rich.console import Console, ConsoleDimensions
+from rich.progress import BarColumn, Progress, TextColumn
 
 from forge import units
 from forge.cli.signals import Signals
 from forge.cli.watch import Look, Watch, figures, position
 from forge.registry import EventRow
 from forge.text import clean
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 TICK_SECONDS = 0.5
 """Between two looks: each costs training about a millisecond."""
@@ -69,11 +70,9 @@ class Bar:
     """One bar for the phase that runs, with its figures, redrawn in place."""
 
     def __init__(self, stream: TextIO) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
-
+        self._stream = stream
         # Without a refresh thread and with the real streams left alone: this thread draws when it has looked.
-        self._progress: Progress = Progress(
+        self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[figures]}", markup=False),
@@ -89,9 +88,10 @@ class Bar:
 
     def show(self, look: Look) -> None:
         """Redraw the bar."""
+        self._fit()
         beat = look.beat
         stepping = beat is not None and beat.total_steps > 0
-        parts = [position(beat)] if beat is not None and stepping else []
+        parts = [f"{units.steps(beat.step)}/{units.steps(beat.total_steps)}"] if beat and stepping else []
         self._progress.update(
             self._task,
             description=clean(beat.phase if beat else look.session.name),
@@ -103,11 +103,17 @@ class Bar:
 
     def tell(self, line: str) -> None:
         """Print above the bar."""
-        self._progress.console.print(clean(line), markup=False, soft_wrap=True)
+        self._fit()
+        self._progress.console.print(clean(line), markup=False)
 
     def close(self) -> None:
         """Remove the bar and give the cursor back."""
         self._progress.stop()
+
+    def _fit(self) -> None:
+        columns, lines = os.get_terminal_size(self._stream.fileno())
+        # The terminal writes ^C behind the bar; if that took a second line, the bar could not be removed.
+        self._progress.console.size = ConsoleDimensions(max(20, columns - 3), lines)
 
 
 class Display:
@@ -166,8 +172,6 @@ class Display:
 def renderer(stream: TextIO | None = None) -> Renderer:
     """What suits a stream: a bar where the cursor can be moved, lines elsewhere."""
     stream = stream or sys.stderr
-    from rich.console import Console
-
     console = Console(file=stream)
     return Bar(stream) if console.is_terminal and not console.is_dumb_terminal else Lines(stream)
 

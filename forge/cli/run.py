@@ -60,7 +60,7 @@ def host(engine: Engine, session_id: str, *, json: bool, quiet: bool) -> int:
         watch = Watch(engine.registry, engine.home, session_id, since=time.time())
         hosted = engine.host(session_id)
         name = hosted.session.name
-        intro = f'{name} runs in this process; watch it with "forge-tui {name}", stop it with Ctrl-C'
+        intro = f"{name} runs here; watch: forge-tui {name}; stop: Ctrl-C"
         display = None if quiet else Display(watch, signals, renderer, intro)
         _wait(hosted, signals)
         code = _exit_code(hosted, signals)
@@ -101,12 +101,12 @@ def _remark(engine: Engine, hosted: HostedRun, signals: Signals) -> None:
     session = engine.session(hosted.session.id)
     name = session.name
     if hosted.outcome is State.COMPLETED:
-        say(f'{name} completed; try it with: forge generate {name} "def "')
+        say(f'{name} completed\ntry it with: forge generate {name} "def "')
     elif hosted.outcome is State.STOPPED:
-        say(f"{name} {_where(engine, session)}; go on with: forge resume {name}")
+        say(f"{name} {_where(engine, session)}\ngo on with: forge resume {name}")
     else:
         exits.complain(session.error or hosted.failure or f"{name} failed.")
-        say(f"after putting that right, go on with: forge resume {name}")
+        say(f"once that is put right, go on with: forge resume {name}")
 
 
 def _where(engine: Engine, session: SessionRow) -> str:

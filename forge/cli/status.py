@@ -86,6 +86,8 @@ def _describe(engine: Engine, session: SessionRow) -> None:
         put(f"  {_phase(run, look, live=live)}")
     if (quiet := silence(look, now)) is not None:
         put(f"  no sign of life for {units.duration(quiet)}: the step hangs, or its machine sleeps")
+    if look.problem:
+        put(f"  {look.problem}")
     if session.error:
         put(f"  error: {session.error}")
     events = engine.registry.fetch(queries.latest_events(session.id, _EVENTS))

@@ -1,0 +1,72 @@
+"""What is printed: harmless text, aligned columns, JSON that any program reads."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forge.cli.console import portable, put, put_json, table
+from forge.text import clean, clean_lines
+
+
+@given(st.text())
+def test_no_text_reaches_the_terminal_raw(text: str) -> None:
+    assert clean(text).isprintable()
+    assert all(line.isprintable() for line in clean_lines(text).split("\n"))
+
+
+@given(st.text(st.characters(categories=["L", "N", "P", "S"])))
+def test_what_can_be_printed_stays(text: str) -> None:
+    assert clean(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[2J", "\\x1b[2J"),
+        ("a\u202eb", "a\\u202eb"),
+        ("one\ntwo\ttab", "one\\ntwo tab"),
+        ("\ud800", "\\ud800"),
+        ("\U000e0001", "\\U000e0001"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_shown_as_an_escape(text: str, shown: str) -> None:
+    assert clean(text) == shown
+
+
+def test_lines_stay_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    put("one\n\x1btwo")
+    assert capsys.readouterr().out == "one\n\\x1btwo\n"
+
+
+def test_columns_are_aligned_by_what_is_seen() -> None:
+    lines = table([["größe", "1.5", "x"], ["日本", "12.25", ""]], ["NAME", "VALUE", "NOTE"], right=(1,))
+    assert lines == ["NAME   VALUE  NOTE", "größe    1.5  x", "日本   12.25"]
+
+
+def test_a_cell_cannot_make_a_line() -> None:
+    assert table([["a\nb", "c"]]) == ["a\\nb  c"]
+
+
+def test_an_empty_table_is_nothing() -> None:
+    assert table([]) == []
+
+
+def test_json_has_no_bare_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    put_json({"a": [math.nan, math.inf, (-math.inf, 1.5)], 3: {"b": "\x1b\u202e"}})
+    out = capsys.readouterr().out
+    assert json.loads(out, parse_constant=pytest.fail) == {
+        "a": ["NaN", "Infinity", ["-Infinity", 1.5]],
+        "3": {"b": "\x1b\u202e"},
+    }
+    assert out.replace("\n", "").isprintable()
+    assert out.isascii()
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists))
+def test_whatever_was_measured_becomes_json(value: object) -> None:
+    json.dumps(portable(value), allow_nan=False)
