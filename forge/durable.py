@@ -6,8 +6,10 @@ One seam means one place where a test can crash the program between any two effe
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import uuid
 from pathlib import Path
 
 
@@ -18,16 +20,30 @@ def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync(descriptor: int) -> None:
+    """Return when what was written is on the medium, not only in the drive's cache."""
+    # Named only where fsync itself stops at the drive: macOS.
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is None:
+        os.fsync(descriptor)
+        return
+    try:
+        fcntl.fcntl(descriptor, full)
+    except OSError:
+        # Not every file system there knows it.
+        os.fsync(descriptor)
 
 
 def sync_folder(path: Path) -> None:
     """Make the names inside a folder durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -48,16 +64,22 @@ def move(source: Path, target: Path) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Replace a file as a whole: readers see the old content or the new one, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    write_file(temporary, data)
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex}")
+    try:
+        write_file(temporary, data)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a folder of Forge's; a symbolic link is removed, never followed."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
+    """Delete a file or folder of Forge's, if it is there; a symbolic link is removed, never followed."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
+    elif os.path.lexists(path):
+        path.unlink()
+    else:
+        return
     sync_folder(path.parent)

@@ -7,6 +7,7 @@ Everything is private to its owner: folders 0700, databases 0600.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs", "ceph", "glusterfs", "fuse.glusterfs",
      "lustre", "beegfs", "gpfs", "fuse.rclone", "fuse.s3fs"}
 )  # fmt: skip
+# How /proc/mounts writes a blank, a tab, a line feed and a backslash.
+_ESCAPE = re.compile(r"\\(040|011|012|134)")
 
 
 @dataclass(frozen=True)
@@ -90,10 +93,20 @@ class Home:
 
 
 def resolve_home(explicit: Path | None = None) -> Home:
-    """The home a person asked for: the argument, else `$FORGE_HOME`, else the user data directory."""
+    """The home a person asked for: the argument, else `$FORGE_HOME`, else the user data directory.
+
+    Raises:
+        HomeError: it is below `~name`, and there is no such user.
+    """
     chosen = explicit or os.environ.get("FORGE_HOME") or platformdirs.user_data_dir("forge")
-    # realpath: the same database under two names would be two WAL files.
-    return Home(Path(os.path.realpath(Path(chosen).expanduser())))
+    try:
+        # realpath: the same database under two names would be two WAL files.
+        return Home(Path(os.path.realpath(Path(chosen).expanduser())))
+    except RuntimeError as error:
+        raise HomeError(
+            f'the Forge home "{chosen}" is in the home of a user that there is none of. '
+            "Choose another folder with FORGE_HOME=/path or --home."
+        ) from error
 
 
 def prepare_home(home: Home) -> Home:
@@ -124,17 +137,23 @@ def prepare_home(home: Home) -> Home:
     return home
 
 
-def filesystem_type(path: Path) -> str:
+def filesystem_type(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
     """The type of the file system that holds `path`, as /proc/mounts names it; "unknown" elsewhere."""
     if sys.platform != "linux":
         return "unknown"
     best, kind = "", "unknown"
     target = os.path.realpath(path)
-    with open("/proc/mounts", encoding="utf-8", errors="replace") as mounts:
-        for line in mounts:
-            _, point, fstype, *_ = line.split(" ")
-            point = point.replace("\\040", " ")
-            inside = target == point or target.startswith(point.rstrip("/") + "/")
-            if inside and len(point) >= len(best):
-                best, kind = point, fstype
+    try:
+        # Paths are bytes to the kernel: what is not UTF-8 has to compare equal all the same.
+        listing = mounts.read_text("utf-8", "surrogateescape")
+    except OSError:
+        return "unknown"
+    for fields in (line.split(" ") for line in listing.split("\n")):
+        if len(fields) < 3:
+            continue
+        fstype, point = fields[2], _ESCAPE.sub(lambda match: chr(int(match[1], 8)), fields[1])
+        inside = target == point or target.startswith(point.rstrip("/") + "/")
+        # A later mount hides an earlier one at the same point.
+        if inside and len(point) >= len(best):
+            best, kind = point, fstype
     return kind

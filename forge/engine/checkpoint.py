@@ -1,15 +1,18 @@
 """Checkpoints: everything needed to continue a phase run exactly where it stood.
 
 A checkpoint is valid only if its manifest landed: files first, each fsynced, then the manifest with their
-sizes and hashes, then one rename. Loading skips what is not valid and falls back to the one before.
+sizes and hashes, then one rename. Loading sets aside what is not valid and falls back to the one before.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
+import os
 import re
-import shutil
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +21,37 @@ from typing import Any
 from ulid import ULID
 
 from forge import durable
-from forge.engine.tree import flatten, unflatten
+from forge.engine.tree import Tensors, flatten, unflatten
 from forge.errors import CheckpointError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-_NAME = re.compile(r"step-(\d{8})\Z")
-_MODEL_PREFIX = "state/model/"
-_MAX_JSON = 1 << 28
+WEIGHTS, REST, TREE = "model.safetensors", "optimizer.safetensors", "state.json"
+FILES = (WEIGHTS, REST, TREE)
+LEAST_KEPT = 2
+_NAME = re.compile(r"step-(\d{8,})\Z")
+_WEIGHTS_AT = "state/model/"
+_MAX_MANIFEST = 1 << 24
+# What reading a document of another shape than expected raises.
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
+# The process or its user is at fault here, not the file: skipping would give up good checkpoints.
+_NOT_ITS_FAULT = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+
+class DamagedError(CheckpointError):
+    """This checkpoint is not whole; the one before may be."""
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What a checkpoint says beside the state of the phase."""
+
+    last_steps: Mapping[str, int]
+    """Last step of each metric series at that moment."""
+    runtime: Mapping[str, Any]
+    """What has to be the same for a resumed run to be exact, the thread count among it."""
+    seconds: float
+    """How long the phase had been worked on, pauses left out."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +61,8 @@ class Checkpoint:
     path: Path
     step: int
     state: dict[str, Any]
-    """`state`: what the phase gave; `generators`, `runtime`: what the engine added."""
-    last_steps: dict[str, int]
-    """Last step of each metric series at that moment."""
+    """`state`: what the phase gave; `generators`: those of the engine."""
+    meta: Meta
 
 
 @dataclass(frozen=True)
@@ -62,75 +87,109 @@ def steps_in(folder: Path) -> list[int]:
     return sorted((int(match[1]) for match in found), reverse=True)
 
 
-def save(folder: Path, step: int, state: dict[str, Any], last_steps: Mapping[str, int]) -> Saved:
+def save(
+    folder: Path,
+    step: int,
+    state: dict[str, Any],
+    meta: Meta,
+    require_room: Callable[[int], None] = lambda size: None,
+) -> Saved:
     """Write a checkpoint; when this returns it survives a power cut.
+
+    Args:
+        folder: the phase's folder of checkpoints.
+        step: steps done.
+        state: nested dicts, lists and tensors; `state/model` gets a file of its own.
+        meta: what is written beside it.
+        require_room: is given the bytes of the tensors before anything is written, and may raise.
 
     Raises:
         OSError: the disk is full or failed; what was there before is untouched.
+        CheckpointError: something in the state cannot be kept.
     """
-    import safetensors.torch
-
+    tree, tensors = flatten(state)
+    require_room(sum(tensor.nbytes for tensor in tensors.values()))
     durable.make_folder(folder)
     temporary = folder / f"step-{step:08d}.tmp-{ULID()}"
-    temporary.mkdir(mode=0o700)
-    tree, tensors = flatten(state)
-    tensors = {name.removeprefix("/"): tensor for name, tensor in tensors.items()}
-    model = {n.removeprefix(_MODEL_PREFIX): t for n, t in tensors.items() if n.startswith(_MODEL_PREFIX)}
-    rest = {n: t for n, t in tensors.items() if not n.startswith(_MODEL_PREFIX)}
-    contents = {
-        "model.safetensors": safetensors.torch.save(model),
-        "optimizer.safetensors": safetensors.torch.save(rest),
-        "state.json": json.dumps({"format": FORMAT, "step": step, "tree": tree}, allow_nan=False).encode(),
-    }
     try:
-        files = {}
-        for name, data in contents.items():
+        durable.make_folder(temporary)
+        files: dict[str, dict[str, Any]] = {}
+        for name in FILES:
+            data = _contents(name, step, tree, tensors)
             durable.write_file(temporary / name, data)
             files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        manifest = {"format": FORMAT, "step": step, "files": files, "last_steps": dict(last_steps)}
-        durable.write_file(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
+        durable.write_file(temporary / MANIFEST, _manifest(step, files, meta))
         durable.sync_folder(temporary)
-        final = step_folder(folder, step)
-        if final.exists():
-            # A damaged one of the same step; it was set aside by name only when loading skipped it.
-            durable.move(final, folder / f"damaged-{step:08d}-{ULID()}")
-        durable.move(temporary, final)
-    except OSError:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if step_folder(folder, step).exists():
+            # One whose writing failed after its rename; never one that a run still counts on.
+            set_aside(folder, step)
+        durable.move(temporary, step_folder(folder, step))
+    except BaseException:
+        # What cannot be removed now is removed by whoever resumes; why the writing failed matters more.
+        with contextlib.suppress(OSError):
+            durable.remove_tree(temporary)
         raise
-    return Saved(final, step, sum(len(data) for data in contents.values()))
+    return Saved(step_folder(folder, step), step, sum(entry["bytes"] for entry in files.values()))
 
 
 def load(path: Path) -> Checkpoint:
     """Read and verify one checkpoint.
 
     Raises:
-        CheckpointError: anything about it is missing, cut short or altered.
+        DamagedError: anything about it is missing, cut short or altered.
+        CheckpointError: it cannot be read now, which says nothing about it.
     """
+    import safetensors
     import safetensors.torch
 
-    manifest = _read_json(path / MANIFEST)
+    if path.is_symlink():
+        raise DamagedError(f"{path} is a symbolic link, which Forge never makes")
+    manifest = _read_manifest(path)
+    contents = _read_files(path, manifest)
     try:
-        contents = {name: _read_verified(path / name, entry) for name, entry in manifest["files"].items()}
-        document = json.loads(contents["state.json"])
-        tensors = dict(safetensors.torch.load(contents["optimizer.safetensors"]))
-        model = safetensors.torch.load(contents["model.safetensors"])
-        tensors.update({_MODEL_PREFIX + name: tensor for name, tensor in model.items()})
-        state = unflatten(document["tree"], {f"/{name}": tensor for name, tensor in tensors.items()})
-        last_steps = {str(k): int(v) for k, v in manifest["last_steps"].items()}
-        return Checkpoint(path, int(document["step"]), state, last_steps)
-    except (KeyError, TypeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        document = json.loads(contents[TREE])
+        if not manifest["step"] == document["step"] == _step_of(path):
+            raise ValueError(f"it holds step {manifest['step']} and the state of step {document['step']}")
+        tensors = dict(safetensors.torch.load(contents[REST]))
+        weights = safetensors.torch.load(contents[WEIGHTS])
+        tensors.update({_WEIGHTS_AT + name: tensor for name, tensor in weights.items()})
+        state = unflatten(document["tree"], tensors)
+        return Checkpoint(path, int(document["step"]), state, _meta(manifest))
+    except (*_MALFORMED, CheckpointError, safetensors.SafetensorError) as error:
+        raise DamagedError(f"{path}: {error}") from error
 
 
 def load_latest(folder: Path, on_damaged: Callable[[int, str], None]) -> Checkpoint | None:
-    """The newest valid checkpoint, or none; `on_damaged(step, reason)` hears of each one skipped."""
+    """The newest valid checkpoint, or none; for the holder of the lease only.
+
+    A damaged one is set aside, so that it is never taken for a checkpoint again; `on_damaged(step, reason)`
+    hears of it.
+
+    Raises:
+        CheckpointError: one cannot be read now; nothing was skipped on suspicion.
+    """
     for step in steps_in(folder):
         try:
             return load(step_folder(folder, step))
-        except CheckpointError as error:
+        except DamagedError as error:
+            set_aside(folder, step)
             on_damaged(step, str(error))
     return None
+
+
+def newest_runtime(folder: Path) -> Mapping[str, Any] | None:
+    """`Meta.runtime` of the newest checkpoint whose manifest is whole, without reading its state."""
+    for step in steps_in(folder):
+        try:
+            return _meta(_read_manifest(step_folder(folder, step))).runtime
+        except DamagedError:
+            continue
+    return None
+
+
+def set_aside(folder: Path, step: int) -> None:
+    """Rename a damaged checkpoint out of the way; it stays to be looked at until there are newer ones."""
+    durable.move(step_folder(folder, step), folder / f"damaged-{ULID()}-step-{step:08d}")
 
 
 def remove_leftovers(folder: Path) -> int:
@@ -144,35 +203,109 @@ def remove_leftovers(folder: Path) -> int:
 
 
 def rotate(folder: Path, keep: int) -> list[int]:
-    """Delete all but the newest `keep` (at least two) checkpoints; returns the steps deleted."""
-    gone = steps_in(folder)[max(2, keep) :]
+    """Delete all but the newest `keep` (at least two) checkpoints; returns the steps deleted.
+
+    What was set aside as damaged is reduced to the newest one.
+    """
+    whole = [step for step in steps_in(folder) if (step_folder(folder, step) / MANIFEST).exists()]
+    kept = whole[: max(LEAST_KEPT, keep)]
+    gone = [step for step in steps_in(folder) if step not in kept]
     for step in gone:
         path = step_folder(folder, step)
         # Without its manifest it is no checkpoint any more: a crash half way leaves nothing that looks valid.
         (path / MANIFEST).unlink(missing_ok=True)
         durable.remove_tree(path)
+    damaged = sorted(entry for entry in folder.iterdir() if entry.name.startswith("damaged-"))
+    for entry in damaged[:-1]:
+        durable.remove_tree(entry)
     return gone
 
 
-def _read_json(path: Path) -> Any:
+def _contents(name: str, step: int, tree: Any, tensors: Tensors) -> bytes:
+    """One file of a checkpoint; made one after the other, so that memory holds only one of them."""
+    import safetensors.torch
+
+    if name == TREE:
+        return json.dumps({"format": FORMAT, "step": step, "tree": tree}, allow_nan=False).encode()
+    weights = {n.removeprefix(_WEIGHTS_AT): t for n, t in tensors.items() if n.startswith(_WEIGHTS_AT)}
+    rest = {n: t for n, t in tensors.items() if not n.startswith(_WEIGHTS_AT)}
+    wanted = weights if name == WEIGHTS else rest
+    return safetensors.torch.save(wanted)
+
+
+def _manifest(step: int, files: Mapping[str, Any], meta: Meta) -> bytes:
+    body = {
+        "format": FORMAT,
+        "step": step,
+        "files": files,
+        "last_steps": dict(meta.last_steps),
+        "runtime": dict(meta.runtime),
+        "seconds": meta.seconds,
+    }
+    return json.dumps({**body, "checksum": _checksum(body)}, indent=1, allow_nan=False).encode()
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    # Over the values, not the bytes: the manifest is the one file that nothing else has the hash of.
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _MAX_JSON:
-            raise CheckpointError(f"{path} is larger than any manifest")
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is missing or damaged ({error})") from error
+        manifest = json.loads(_read(path / MANIFEST, most=_MAX_MANIFEST))
+        body = {key: value for key, value in manifest.items() if key != "checksum"}
+        if manifest["checksum"] != _checksum(body):
+            raise DamagedError(f"{path / MANIFEST} does not have the checksum that it says")
+        if manifest["format"] != FORMAT:
+            raise CheckpointError(
+                f"{path} has format {manifest['format']}, this Forge reads {FORMAT}; resume with the Forge "
+                "that wrote it."
+            )
+    except _MALFORMED as error:
+        raise DamagedError(f"{path / MANIFEST} is not a manifest ({error})") from error
+    return dict(manifest)
+
+
+def _meta(manifest: Mapping[str, Any]) -> Meta:
+    last_steps = {str(name): int(step) for name, step in manifest["last_steps"].items()}
+    return Meta(last_steps, dict(manifest["runtime"]), float(manifest["seconds"]))
+
+
+def _step_of(path: Path) -> int:
+    match = _NAME.match(path.name)
+    return int(match[1]) if match else -1
+
+
+def _read_files(path: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files that a checkpoint has, whatever names its manifest gives."""
+    try:
+        return {name: _read_verified(path / name, manifest["files"][name]) for name in FILES}
+    except _MALFORMED as error:
+        raise DamagedError(f"{path / MANIFEST} does not say what it should: {error}") from error
 
 
 def _read_verified(path: Path, entry: Mapping[str, Any]) -> bytes:
-    if path.parent.name == "" or "/" in path.name:
-        raise CheckpointError(f"{path}: not a plain file name")
-    try:
-        size = path.stat().st_size
-        if size != entry["bytes"]:
-            raise CheckpointError(f"{path} has {size} bytes, its manifest says {entry['bytes']}")
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}") from error
+    data = _read(path, most=int(entry["bytes"]))
+    if len(data) != entry["bytes"]:
+        raise DamagedError(f"{path} has {len(data)} bytes, its manifest says {entry['bytes']}")
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise CheckpointError(f"{path} does not have the hash that its manifest says")
+        raise DamagedError(f"{path} does not have the hash that its manifest says")
     return data
+
+
+def _read(path: Path, most: int) -> bytes:
+    """A plain file of at most `most` bytes, never through a link."""
+    try:
+        # Without O_NONBLOCK a named pipe in its place would wait for a writer for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_size > most:
+                raise DamagedError(f"{path} is no plain file of at most {most} bytes")
+            return file.read()
+    except OSError as error:
+        if error.errno in _NOT_ITS_FAULT:
+            raise CheckpointError(
+                f"{path} cannot be read: {error.strerror}. Put that right, then resume; nothing was changed."
+            ) from error
+        raise DamagedError(f"{path}: {error.strerror}") from error

@@ -6,245 +6,281 @@ at a step boundary and a resumed run repeats nothing.
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
 
-from forge.config import PipelineConfig
 from forge.contract import Stateful
-from forge.engine import checkpoint as checkpoints
-from forge.engine.control import CommandDesk, Control
-from forge.engine.device import Place
 from forge.engine.generators import SeededGenerators
-from forge.engine.journal import Journal
-from forge.engine.telemetry import Recorder, Telemetry, Throughput
-from forge.errors import CheckpointError
-from forge.home import SessionPaths
-from forge.registry import CommandRow, Heartbeat, MetricsWriter, Registry, State, edits
+from forge.engine.keeper import CannotSaveError, Keeper
+from forge.engine.pace import Stopwatch, Throughput
+from forge.engine.scope import RunScope
+from forge.registry import CommandRow, Connection, Heartbeat, PhaseRunRow, State, edits
+
+BEAT_SECONDS = 1.0
+"""How often a paused run says that it lives."""
+RETRY_SECONDS = 10.0
+"""How long a checkpoint that the disk refused waits for the next try."""
 
 
-class PhaseStopped(Exception):
-    """Raised at a step boundary to leave a phase that was asked to stop; its checkpoint is on disk."""
+class PhaseStopped(BaseException):
+    """Raised at a step boundary to leave a phase that was asked to stop.
 
-
-@dataclass
-class RunScope:
-    """What all phases of one hosted run share."""
-
-    session_id: str
-    config: PipelineConfig
-    paths: SessionPaths
-    cache: Path
-    registry: Registry
-    place: Place
-    telemetry: Telemetry
-    recorder: Recorder
-    control: Control
-    desk: CommandDesk
-    journal: Journal
+    No `Exception`, so that a phase which guards a step with `except Exception` cannot hold up a stop.
+    """
 
 
 class EngineContext:
     """`PhaseContext` of one phase run."""
 
-    def __init__(self, scope: RunScope, phase: str, position: int) -> None:
+    def __init__(
+        self, scope: RunScope, run: PhaseRunRow, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._scope = scope
-        self._phase = phase
-        self._folder = scope.paths.checkpoints(phase)
-        self._throughput = Throughput()
+        self._phase = run.phase
+        self._clock = clock
+        self._keeper = Keeper(scope, run.phase, self._tell)
+        self._throughput = Throughput(clock=clock)
+        self._stopwatch = Stopwatch(clock)
+        self._state: Stateful | None = None
+        self._inside = False
+        """A step is being computed: no boundary."""
+        self._paused = False
+        self._held: str | None = None
+        """Why a checkpoint could not be written; the run stands still until it can."""
+        self._retry = False
+        """A person asked for another try."""
+        self._status = ""
         self._tokens = 0
-        self._total = 0
-        self._step = 0
-        self._saved_step = -1
+        self._step, self._total = run.step, run.total_steps
         self.session_id = scope.session_id
         self.config = scope.config
         self.device = scope.place.device
         self.precision = scope.place.precision
         self.compile = scope.place.compile
         self.cache = scope.cache
-        self.rng = SeededGenerators(scope.config.seed, position)
+        self.rng = SeededGenerators(scope.config.seed, run.position)
 
     # --- what a phase calls ---------------------------------------------------------------------------
 
     def log(self, step: int, /, **metrics: float) -> None:
         """See `PhaseContext.log`."""
-        self._scope.telemetry.log(self._phase, step, metrics)
+        # Converted here: what is no number fails in the line of the phase that logged it.
+        values = {name: float(value) for name, value in metrics.items()}
+        self._scope.telemetry.log(self._phase, int(step), values)
 
     def event(self, kind: str, message: str, *, step: int | None = None, level: str = "info") -> None:
-        """See `PhaseContext.event`."""
+        """See `PhaseContext.event`. A flood of one kind is told in part; the session's log has it all."""
+        missed = 0 if level == "error" else self._scope.flood.admit(kind)
         at = self._step if step is None else step
-        self._scope.journal.event(kind, message, phase=self._phase, step=at, level=level)
+        if missed is None:
+            self._scope.journal.line(kind, message, phase=self._phase, step=at, level=level)
+            return
+        more = f" ({missed} more like it before, all in the session's log)" if missed else ""
+        self._tell(kind, message + more, step=at, level=level)
 
     def warn(self, kind: str, message: str) -> None:
         """See `PhaseContext.warn`."""
         self.event(kind, message, level="warning")
 
     def status(self, message: str) -> None:
-        """See `PhaseContext.status`."""
-        self._beat(message)
-        if self._scope.control.stop_reason is not None and self._total == 0:
-            raise PhaseStopped(self._scope.control.stop_reason)
+        """See `PhaseContext.status`. Outside the step loop this is a boundary like that between two steps."""
+        self._status = message
+        self._beat()
+        if not self._inside and self._scope.control.pending:
+            self._obey()
 
     def steps(self, total: int, state: Stateful, *, tokens: int = 0) -> Iterator[int]:
-        """See `PhaseContext.steps`."""
-        self._total, self._tokens = total, tokens
+        """See `PhaseContext.steps`.
+
+        Raises:
+            PhaseStopped: the run was asked to stop; its checkpoint is on disk, where the disk takes it.
+            CheckpointError: a checkpoint can be neither read nor kept.
+        """
+        if self._state is not None:
+            raise RuntimeError(f"{self._phase}: ctx.steps can be used once in a phase run")
+        self._total, self._tokens, self._status = total, tokens, ""
         self._step = self._restore(state)
-        self._set_phase(State.RUNNING)
+        self._state = state
+        self._show(State.RUNNING)
         every = self._scope.config.runtime.checkpoint_every
         for step in range(self._step, total):
             if self._scope.control.pending:
-                self._obey(state)
+                self._obey()
             self._throughput.begin()
-            yield step
-            self._throughput.end()
-            self._step = step + 1
-            self._beat("")
+            self._inside = True
+            try:
+                yield step
+            finally:
+                self._inside = False
+            self._step, self._status = step + 1, ""
+            self._beat()
             if self._step % every == 0 or self._step == total:
-                self._save(state)
+                self._save()
+            self._throughput.end()
         if self._scope.control.pending:
-            self._obey(state)
+            self._obey()
+
+    # --- what the runner asks -------------------------------------------------------------------------
+
+    @property
+    def seconds(self) -> float:
+        """Time worked on this phase over all attempts, pauses left out."""
+        return self._stopwatch.seconds
+
+    def close(self) -> None:
+        """Tell what was held back of a flood of events."""
+        for kind, count in self._scope.flood.take_held().items():
+            self._tell(kind, f"{count} more events of this kind are in the session's log", level="warning")
 
     # --- restoring and saving -------------------------------------------------------------------------
 
     def _restore(self, state: Stateful) -> int:
-        checkpoints.remove_leftovers(self._folder)
-        found = checkpoints.load_latest(self._folder, self._report_damaged)
-        last_steps = found.last_steps if found else {}
-        deleted = self._scope.recorder.call(lambda writer: writer.rewind(self._phase, last_steps))
+        found = self._keeper.restore()
         if found is None:
             return 0
         state.load_state_dict(found.state["state"])
         self.rng.load_state_dict(found.state["generators"])
-        self._check_exactness(found.state["runtime"])
-        self._saved_step = found.step
-        self.event("resume", f"resumed at step {found.step}; {deleted} later points dropped", step=found.step)
+        self._stopwatch.add(found.meta.seconds)
         return found.step
 
-    def _report_damaged(self, step: int, reason: str) -> None:
-        self.event(
-            "damaged",
-            f"checkpoint of step {step} is damaged and was skipped: {reason}",
-            step=step,
-            level="warning",
-        )
-        session = self.session_id
-        self._scope.registry.write(lambda c: edits.forget_checkpoint(c, session, self._phase, step))
+    def _try_save(self) -> str | None:
+        """Make sure that the present step has a checkpoint; why that cannot be, else none."""
+        if self._state is None or self._keeper.saved_step == self._step:
+            return None
+        contents = {"state": self._state.state_dict(), "generators": self.rng.state_dict()}
+        try:
+            self._keeper.save(self._step, contents, self.seconds)
+        except CannotSaveError as error:
+            return str(error)
+        return None
 
-    def _check_exactness(self, before: dict[str, Any]) -> None:
-        now = self._scope.place.fingerprint()
-        moved = [f"{key} {before.get(key)} → {now[key]}" for key in now if before.get(key) != now[key]]
-        if moved:
-            self.event("inexact", "exact resume is off: " + ", ".join(moved), level="warning")
+    def _save(self) -> None:
+        """Write the checkpoint that is due; stands still as long as the disk does not take it."""
+        while (problem := self._try_save()) is not None:
+            self._hold(problem)
+        if self._held is not None:
+            self._held, self._status = None, ""
+            self._tell("continue", f"the checkpoint of step {self._step} is written")
+            self._go_on()
+            # Somebody may have asked for a pause of their own meanwhile.
+            self._obey()
 
-    def _save(self, state: Stateful) -> None:
-        if self._saved_step == self._step:
-            return
-        began = time.monotonic()
-        self._require_room()
-        last_steps = self._scope.recorder.call(self._make_log_durable)
-        contents = {
-            "state": state.state_dict(),
-            "generators": self.rng.state_dict(),
-            "runtime": self._scope.place.fingerprint(),
-        }
-        saved = checkpoints.save(self._folder, self._step, contents, last_steps)
-        seconds = time.monotonic() - began
-        self._saved_step = self._step
-        path = str(saved.path.relative_to(self._scope.paths.root))
-        now = time.time()
-        gone = checkpoints.rotate(self._folder, self._scope.config.runtime.keep_checkpoints)
+    def _hold(self, problem: str) -> None:
+        """Stand still until it is time for another try."""
+        if self._held is None or self._retry:
+            again = f"tried again every {RETRY_SECONDS:.0f} seconds, and at once when resumed"
+            text = f"no checkpoint at step {self._step}: {problem}. Paused; {again}"
+            self._tell("disk", text, level="warning")
+        self._held, self._status, self._retry = problem, problem, False
+        self._stand_still()
+        until = self._clock() + RETRY_SECONDS
+        while not self._retry and self._clock() < until and self._keeper.saved_step != self._step:
+            self._wait()
+            self._take_requests()
 
-        def record(c: Any) -> None:
-            edits.add_checkpoint(
-                c, self.session_id, phase=self._phase, step=saved.step, path=path, bytes=saved.bytes,
-                seconds=seconds, now=now,
-            )  # fmt: skip
-            for step in gone:
-                edits.forget_checkpoint(c, self.session_id, self._phase, step)
-            edits.set_phase_state(c, self.session_id, self._phase, State.RUNNING, now=now, step=saved.step)
+    # --- requests -------------------------------------------------------------------------------------
 
-        self._scope.registry.write(record)
-        size = f"{saved.bytes / 1e6:.1f} MB, {seconds * 1000:.0f} ms stall"
-        self.event("checkpoint", f"checkpoint step {saved.step} ({size})", step=saved.step)
-
-    def _make_log_durable(self, writer: MetricsWriter) -> dict[str, int]:
-        writer.commit_durably()
-        return writer.last_steps(self._phase)
-
-    def _require_room(self) -> None:
-        newest = checkpoints.steps_in(self._folder)
-        if not newest:
-            return
-        folder = checkpoints.step_folder(self._folder, newest[0])
-        size = sum(entry.stat().st_size for entry in folder.iterdir())
-        free = shutil.disk_usage(self._folder).free
-        if free < 2 * size:
-            raise CheckpointError(
-                f"{self._folder} has {free / 1e6:.0f} MB free, two checkpoints need {2 * size / 1e6:.0f} MB. "
-                f'Free some space, then "forge resume"; the checkpoint of step {newest[0]} is safe.'
-            )
-
-    # --- commands -------------------------------------------------------------------------------------
-
-    def _obey(self, state: Stateful) -> None:
+    def _obey(self) -> None:
         """Carry out what waits; a pause lasts until resume or stop."""
+        self._take_requests()
+        while self._paused:
+            self._wait()
+            self._take_requests()
+
+    def _wait(self) -> None:
+        self._beat()
+        self._scope.control.wait(BEAT_SECONDS)
+
+    def _take_requests(self) -> None:
         control = self._scope.control
-        paused: CommandRow | None = None
-        while True:
-            for command in control.take():
-                if command.kind == "checkpoint":
-                    self._save(state)
-                    self._answer(command, f"checkpoint at step {self._step}")
-                elif command.kind == "stop":
-                    self._save(state)
-                    self._answer(command, f"stopped at step {self._step}")
-                    raise PhaseStopped(f"stopped by {command.requested_by}")
-                elif command.kind == "pause" and paused is None:
-                    paused = command
-                    self._set_session(State.PAUSED)
-                    self._answer(command, f"paused before step {self._step + 1}")
-                    self.event("pause", f"paused by {command.requested_by}")
-                elif command.kind == "resume" and paused is not None:
-                    paused = None
-                    self._set_session(State.RUNNING)
-                    self._answer(command, f"went on at step {self._step + 1}")
-                    self.event("continue", f"continued by {command.requested_by}")
-                else:
-                    word = "paused" if paused else "running"
-                    self._scope.desk.answer(command, done=False, text=f"the run is already {word}")
-            if control.stop_reason is not None:
-                self._save(state)
-                raise PhaseStopped(control.stop_reason)
-            if paused is None:
-                return
-            control.wait(1.0)
+        while (command := control.take()) is not None:
+            self._carry_out(command)
+        if control.stop_reason is not None:
+            self._try_save()
+            raise PhaseStopped(f"{control.stop_reason}, {self._where()}")
+
+    def _carry_out(self, command: CommandRow) -> None:
+        match command.kind:
+            case "checkpoint":
+                self._checkpoint(command)
+            case "stop":
+                self._try_save()
+                self._answer(command, f"stopped, {self._where()}")
+                raise PhaseStopped(f"stopped by {command.requested_by}, {self._where()}")
+            case "pause" if not self._paused:
+                self._paused = True
+                self._stand_still()
+                self._answer(command, f"paused before step {self._step + 1}")
+                self._tell("pause", f"paused by {command.requested_by}")
+            case "resume" if self._held is not None:
+                self._paused, self._retry = False, True
+                self._answer(command, f"tries again to save the checkpoint of step {self._step}")
+            case "resume" if self._paused:
+                self._paused = False
+                self._go_on()
+                self._answer(command, f"went on at step {self._step + 1}")
+                self._tell("continue", f"continued by {command.requested_by}")
+            case _:
+                word = "paused" if command.kind == "pause" else "running"
+                self._scope.desk.answer(command, done=False, text=f"the run is already {word}")
+
+    def _checkpoint(self, command: CommandRow) -> None:
+        if self._state is None:
+            text = "nothing to save: no step was taken since the run began"
+            self._scope.desk.answer(command, done=False, text=text)
+            return
+        there = self._keeper.saved_step == self._step
+        problem = self._try_save()
+        if problem is not None:
+            self._scope.desk.answer(command, done=False, text=f"no checkpoint: {problem}")
+            return
+        was = " was there already" if there else ""
+        self._answer(command, f"the checkpoint of step {self._step}{was}")
+
+    def _where(self) -> str:
+        """Where a run that stops now can go on from."""
+        if self._state is None:
+            return "before its next step"
+        if self._keeper.saved_step == self._step:
+            return f"with a checkpoint at step {self._step}"
+        newest = self._keeper.saved_step
+        left = f"the newest is of step {newest}" if newest >= 0 else "there is none"
+        return f"without a checkpoint at step {self._step}, which the disk refused; {left}"
 
     def _answer(self, command: CommandRow, text: str) -> None:
         self._scope.desk.answer(command, done=True, text=text)
 
+    def _stand_still(self) -> None:
+        self._stopwatch.stop()
+        self._throughput.drop()
+        self._show(State.PAUSED)
+
+    def _go_on(self) -> None:
+        if not self._paused and self._held is None:
+            self._stopwatch.start()
+            self._show(State.RUNNING)
+
     # --- what others see ------------------------------------------------------------------------------
 
-    def _set_session(self, state: State) -> None:
-        now = time.time()
+    def _show(self, state: State) -> None:
+        """Bring session and phase run to a state, where they are in another."""
+        step = None if self._state is None else self._step
+        now, total = time.time(), self._total
 
-        def change(c: Any) -> None:
-            edits.set_session_state(c, self.session_id, state, now=now)
-            edits.set_phase_state(c, self.session_id, self._phase, state, now=now, step=self._step)
-
-        self._scope.registry.write(change)
-
-    def _set_phase(self, state: State) -> None:
-        now = time.time()
-        self._scope.registry.write(
-            lambda c: edits.set_phase_state(
-                c, self.session_id, self._phase, state, now=now, step=self._step, total_steps=self._total
+        def change(c: Connection) -> None:
+            if edits.get_session(c, self.session_id).state is not state:
+                edits.set_session_state(c, self.session_id, state, now=now)
+            edits.set_phase_state(
+                c, self.session_id, self._phase, state, now=now, step=step, total_steps=total
             )
-        )
 
-    def _beat(self, status: str) -> None:
+        self._scope.outbox.post(change)
+
+    def _tell(self, kind: str, message: str, *, step: int | None = None, level: str = "info") -> None:
+        at = self._step if step is None else step
+        self._scope.journal.event(kind, message, phase=self._phase, step=at, level=level)
+
+    def _beat(self) -> None:
         speed = self._throughput.steps_per_second
         left = (self._total - self._step) / speed if speed else None
         self._scope.telemetry.heartbeat = Heartbeat.model_construct(
@@ -255,6 +291,6 @@ class EngineContext:
             steps_per_second=speed,
             tokens_per_second=speed * self._tokens,
             eta_seconds=left,
-            status=status,
+            status=self._status,
             coalesced=self._scope.telemetry.coalesced,
         )

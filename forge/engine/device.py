@@ -7,17 +7,22 @@ because another thread count or processor can change the last bit of a sum.
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge.config import RuntimeConfig
 from forge.contract import Precision
+from forge.engine.nvml import Card
 from forge.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
 SAFETY_BYTES = 256 * 2**20
+MOST_CONTEXT_BYTES = 2 * 2**30
+"""No CUDA context is larger; what a card holds beyond that belongs to others."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +39,16 @@ class Place:
         """What has to be the same for a resumed run to be exact."""
         import torch
 
-        return {
+        where: dict[str, Any] = {
             "device": self.device.type,
             "precision": self.precision,
-            "threads": torch.get_num_threads(),
-            "capability": torch.backends.cpu.get_cpu_capability()
-            if self.device.type == "cpu"
-            else torch.cuda.get_device_name(self.device),
-            "torch": torch.__version__,
             "compile": self.compile,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
         }
+        if self.device.type == "cuda":
+            return {**where, "processor": torch.cuda.get_device_name(self.device)}
+        return {**where, "processor": processor(), "capability": torch.backends.cpu.get_cpu_capability()}
 
 
 def prepare(runtime: RuntimeConfig, threads: int | None = None) -> Place:
@@ -56,20 +61,8 @@ def prepare(runtime: RuntimeConfig, threads: int | None = None) -> Place:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    torch.set_num_threads(threads or runtime.threads or os.cpu_count() or 1)
-    name = runtime.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(
-            f'runtime.device is "{name}", but no CUDA device is usable here; use "cpu" or "auto".'
-        )
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(
-            f'runtime.device "{name}" is not a device; use auto, cpu, cuda or cuda:N.'
-        ) from error
+    torch.set_num_threads(threads or runtime.threads or usable_cores())
+    device = _device(runtime.device)
     cuda = device.type == "cuda"
     torch.use_deterministic_algorithms(runtime.deterministic, warn_only=True)
     # Filling fresh memory with NaN is a debugging aid of the deterministic mode, and costs time.
@@ -78,6 +71,44 @@ def prepare(runtime: RuntimeConfig, threads: int | None = None) -> Place:
     compiled = runtime.compile if runtime.compile is not None else cuda
     budget = _apply_budget(device, runtime.vram_budget_gb) if cuda else None
     return Place(device, precision, compiled, budget)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, which a container can make fewer than the machine has."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(_no_device(name)) from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(_no_device(name))
+    if device.type == "cpu":
+        return device
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f'runtime.device is "{name}", but no CUDA device is usable here; use "cpu" or "auto".'
+        )
+    count = torch.cuda.device_count()
+    # The allocator's settings want to know which.
+    index = torch.cuda.current_device() if name == "cuda" else device.index
+    if index >= count:
+        raise ConfigError(
+            f'runtime.device is "{name}", but there are {count} CUDA devices here, cuda:0 the first; '
+            'name one of them or use "auto".'
+        )
+    return torch.device("cuda", index)
+
+
+def _no_device(name: str) -> str:
+    return f'runtime.device "{name}" is not a device that Forge uses; use auto, cpu, cuda or cuda:N.'
 
 
 def _automatic_precision(cuda: bool) -> Precision:
@@ -91,10 +122,12 @@ def _automatic_precision(cuda: bool) -> Precision:
 
 def _apply_budget(device: torch.device, budget_gb: float | None) -> int | None:
     """Cap the allocator at budget − CUDA context − a safety margin; returns the cap in bytes."""
-    if budget_gb is None:
-        return None
     import torch
 
+    if budget_gb is None:
+        # A session hosted here before may have had one.
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        return None
     torch.ones(1024, 1024, device=device) @ torch.ones(1024, 1024, device=device)
     torch.cuda.synchronize(device)
     context = max(0, process_gpu_bytes(device) - torch.cuda.memory_reserved(device))
@@ -110,18 +143,23 @@ def _apply_budget(device: torch.device, budget_gb: float | None) -> int | None:
 
 
 def process_gpu_bytes(device: torch.device) -> int:
-    """GPU memory of this process as the driver counts it; all that is used where it cannot tell."""
+    """GPU memory of this process as the driver counts it, else the most that it can be."""
     import torch
 
+    card = Card.open(device)
+    counted = card.process_bytes() if card else None
+    if counted is not None:
+        return counted
     free, total = torch.cuda.mem_get_info(device)
-    try:
-        import pynvml
+    reserved = torch.cuda.memory_reserved(device)
+    return min(int(total - free), reserved + MOST_CONTEXT_BYTES)
 
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(device.index or 0)
-        for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
-            if process.pid == os.getpid() and process.usedGpuMemory:
-                return int(process.usedGpuMemory)
-    except Exception:  # noqa: BLE001 - no NVML, or one that fails its own way: the whole use is the answer
-        return int(total - free)
-    return int(total - free)
+
+def processor() -> str:
+    """The model of the processor: libraries choose their kernels by it."""
+    try:
+        listing = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in listing.split("\n") if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -5,10 +5,13 @@ Control of a run takes one road, the `command` row, whoever hosts it.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from ulid import ULID
 
@@ -17,7 +20,7 @@ from forge.config import PipelineConfig, dump_yaml
 from forge.engine import names
 from forge.engine.host import HostedRun
 from forge.engine.lease import is_held
-from forge.errors import ForgeError, NotFoundError, RegistryError, SessionLeasedError
+from forge.errors import ForgeError, HomeError, NotFoundError, RegistryError, SessionLeasedError
 from forge.home import Home
 from forge.registry import (
     LIVE,
@@ -40,25 +43,41 @@ class Engine:
         self.home = home
         self.registry = Registry.open(home)
         self._hosted: HostedRun | None = None
+        self._hosting = threading.Lock()
 
     def create(self, config: PipelineConfig, name: str | None = None) -> str:
-        """Add a session with its frozen configuration; returns its id."""
+        """Add a session with its frozen configuration; returns its id.
+
+        Raises:
+            RegistryError: the registry is read-only, or does not answer.
+            HomeError: the disk is full, or the home not writable.
+        """
         session_id = str(ULID())
         paths = self.home.session(session_id)
         if self.registry.read_only:
             raise RegistryError(
                 f"no session can be made: {self.registry.notice or 'the registry is read-only.'}"
             )
-        durable.make_folder(paths.root)
-        durable.write_file(paths.config, dump_yaml(config).encode())
-        durable.sync_folder(paths.root)
         plan = [(phase, getattr(config, phase).steps) for phase in config.phases]
         label, now = name or names.random_name(), time.time()
-        self.registry.write(
-            lambda c: edits.create_session(
-                c, id=session_id, name=label, preset=config.name, phases=plan, now=now
+        try:
+            durable.make_folder(paths.root)
+            durable.write_file(paths.config, dump_yaml(config).encode())
+            durable.sync_folder(paths.root)
+            self.registry.write(
+                lambda c: edits.create_session(
+                    c, id=session_id, name=label, preset=config.name, phases=plan, now=now
+                )
             )
-        )
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                durable.remove_tree(paths.root)
+            if isinstance(error, OSError):
+                raise HomeError(
+                    f"no session can be made in {self.home.sessions}: {error.strerror}. "
+                    "Free some space, or choose another home with FORGE_HOME=/path."
+                ) from error
+            raise
         return session_id
 
     def host(self, session_id: str, on_end: Callable[[], None] = lambda: None) -> HostedRun:
@@ -68,23 +87,25 @@ class Engine:
             SessionLeasedError: somebody runs it, or this process runs another.
             ForgeError: it is in a state from which nothing can go on.
         """
-        session = self.session(session_id)
-        if self._hosted is not None and self._hosted.alive:
-            raise SessionLeasedError(
-                f"this process already runs {self._hosted.session.name}; stop it, or start another forge."
-            )
-        run = HostedRun(self.home, self.registry, session)
-        try:
-            self.reconcile(holding=session_id)
+        # Two screens' threads may ask at once, and one process trains one session.
+        with self._hosting:
             session = self.session(session_id)
-            if session.state not in RESUMABLE:
-                raise ForgeError(f"{session.name} is {session.state}; there is nothing left to run.")
-            run.start(on_end)
-        except BaseException:
-            run.abandon()
-            raise
-        self._hosted = run
-        return run
+            if self._hosted is not None and self._hosted.alive:
+                raise SessionLeasedError(
+                    f"this process already runs {self._hosted.session.name}; stop it, or start another forge."
+                )
+            run = HostedRun(self.home, self.registry, session)
+            try:
+                self.reconcile(holding=session_id)
+                session = self.session(session_id)
+                if session.state not in RESUMABLE:
+                    raise ForgeError(f"{session.name} is {session.state}; there is nothing left to run.")
+                run.start(on_end)
+            except BaseException:
+                run.abandon()
+                raise
+            self._hosted = run
+            return run
 
     def request(self, session_id: str, kind: str, **args: object) -> CommandRow:
         """Ask whoever runs a session for `pause`, `resume`, `stop` or `checkpoint`.
@@ -93,7 +114,7 @@ class Engine:
             ForgeError: nobody runs it.
         """
         self.reconcile()
-        now, who = time.time(), f"{getpass.getuser()} (pid {os.getpid()})"
+        now, who = time.time(), f"{_user()} (pid {os.getpid()})"
         return self.registry.write(
             lambda c: edits.request_command(c, session_id, kind, args=args, requested_by=who, now=now)
         )
@@ -154,17 +175,19 @@ class Engine:
         raise NotFoundError(f'no session "{text}"; "forge sessions" lists them.')
 
     def reconcile(self, holding: str | None = None) -> list[str]:
-        """Mark sessions whose owner died as interrupted; `holding` is one whose lease we hold ourselves."""
+        """Mark sessions whose owner died as interrupted; `holding` is one whose lease we hold ourselves.
+
+        Returns:
+            Ids of the sessions that are interrupted now and were not before.
+        """
         if self.registry.read_only:
             return []
         dead = [
             row
-            for row in self.registry.fetch(queries.sessions(limit=1000, states=LIVE))
+            for row in self.registry.fetch(queries.owned_sessions())
             if row.id == holding or not is_held(self.home.session(row.id).lease)
         ]
-        for row in dead:
-            self.registry.write(lambda c, row=row: _interrupt(c, row))  # type: ignore[misc]
-        return [row.id for row in dead]
+        return [row.id for row in dead if self.registry.write(partial(_bury, row=row))]
 
     def shutdown(self, *, keep_training: bool = False) -> None:
         """End this process's part: stop the hosted run with a checkpoint, or leave it running; then close."""
@@ -177,19 +200,31 @@ class Engine:
         self.registry.close()
 
 
-def _interrupt(c: Connection, row: SessionRow) -> None:
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container's user needs no name.
+        return f"user {os.getuid()}"
+
+
+def _bury(c: Connection, row: SessionRow) -> bool:
+    """Take the lease from a dead owner; returns whether its session was live, and is interrupted now."""
     now = time.time()
     current = edits.get_session(c, row.id)
-    # Another process may have looked, or resumed it, since we read the row.
-    if current.state not in LIVE or current.lease != row.lease:
-        return
+    # The owner may have ended, or another process resumed it, since we read the row.
+    if current.lease != row.lease:
+        return False
+    if current.lease is not None:
+        edits.drop_lease(c, row.id, current.lease)
+    if current.state not in LIVE:
+        return False
     for run in fetch(c, queries.phase_runs(row.id)):
         if run.state in LIVE:
             edits.set_phase_state(c, row.id, run.phase, State.INTERRUPTED, now=now)
     edits.set_session_state(c, row.id, State.INTERRUPTED, now=now)
-    if row.lease is not None:
-        edits.drop_lease(c, row.id, row.lease)
     edits.add_event(
         c, row.id, kind="interrupted", message=f"its owner ({row.owner}) ended without saying so", now=now,
         phase=row.phase, level="warning",
     )  # fmt: skip
+    return True

@@ -1,6 +1,7 @@
 """A session hosted by this process: the `forge-train` thread, and the threads that serve it.
 
-The training thread outlives the screen. Nothing here imports torch before that thread runs.
+The training thread outlives the screen. Nothing here imports torch before that thread runs. However a run
+ends, its lease is given back, and the session says how it ended or is found to be interrupted.
 """
 
 from __future__ import annotations
@@ -10,42 +11,65 @@ import threading
 import time
 from collections.abc import Callable
 
-from forge.config import read_frozen
+from forge.config import PipelineConfig, read_frozen
+from forge.engine import checkpoint
 from forge.engine.control import CommandDesk, Control
 from forge.engine.journal import Journal
 from forge.engine.lease import Lease
+from forge.engine.outbox import Outbox
 from forge.engine.sampler import Sampler
 from forge.engine.telemetry import Recorder, Telemetry
 from forge.errors import ForgeError
-from forge.home import Home
-from forge.registry import MetricsWriter, Registry, SessionRow, State, edits
+from forge.home import Home, SessionPaths
+from forge.registry import (
+    LIVE,
+    Connection,
+    MetricsWriter,
+    Registry,
+    SessionRow,
+    State,
+    edits,
+    fetch,
+    queries,
+)
 
 
 class HostedRun:
     """One run of a session in a thread of this process, which holds its lease."""
 
     def __init__(self, home: Home, registry: Registry, session: SessionRow) -> None:
+        """Take the lease.
+
+        Raises:
+            SessionLeasedError: somebody else runs the session.
+            ForgeError: its folder is gone.
+        """
         self.session = session
         self._home = home
         self._registry = registry
         self._paths = home.session(session.id)
         self._lease = Lease.acquire(self._paths.lease, session.name)
         self._control = Control()
+        self._outbox = Outbox(registry)
+        self._journal = Journal(self._outbox, session.id, self._paths)
+        self._desk = CommandDesk(registry, self._outbox, session.id, self._lease.info.token, self._control)
+        self._on_end: Callable[[], None] = lambda: None
         self.outcome: State | None = None
+        """The state it ended in; none while it runs."""
         self.failure: Exception | None = None
         """What ended the run, where it failed; its message is in the session's row."""
         self._thread = threading.Thread(target=self._run, name="forge-train", daemon=False)
 
     def start(self, on_end: Callable[[], None] = lambda: None) -> None:
-        """Record the lease and start training."""
+        """Record the lease and start training; `on_end` is called last of all, on the training thread."""
         info, now = self._lease.info, time.time()
-        try:
-            self._registry.write(lambda c: edits.take_lease(c, self.session.id, info.token, info.owner, now))
-        except BaseException:
-            self._lease.release()
-            raise
+        self._registry.write(lambda c: edits.take_lease(c, self.session.id, info.token, info.owner, now))
         self._on_end = on_end
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._registry.write(lambda c: edits.drop_lease(c, self.session.id, info.token))
+            raise
 
     def abandon(self) -> None:
         """Give the lease back without having started."""
@@ -66,36 +90,38 @@ class HostedRun:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        telemetry = Telemetry()
-        journal = Journal(self._registry, self.session.id, self._paths)
-        desk = CommandDesk(self._registry, self.session.id, self._lease.info.token, self._control)
-        recorder = Recorder(telemetry, lambda: MetricsWriter(self._paths.metrics), desk.poll)
-        sampler = Sampler(telemetry)
-        recorder.start()
-        sampler.start()
+        # What stays when something ends this thread that is no Exception: nobody said how it ended.
+        outcome = State.INTERRUPTED
         try:
-            self.outcome = self._train(telemetry, recorder, desk, journal, sampler)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the session must end in a state that says so
-            self.failure = error
-            self._record_failure(journal, str(error))
+            try:
+                with contextlib.ExitStack() as helpers:
+                    outcome = self._train(helpers)
+                self._end(outcome)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the session must say that it failed
+                self.failure, outcome = error, State.FAILED
+                self._end(outcome, self._journal.failure(error))
         finally:
-            sampler.close()
-            recorder.close()
-            token = self._lease.info.token
-            with contextlib.suppress(ForgeError):
-                self._registry.write(lambda c: edits.drop_lease(c, self.session.id, token))
-            self._lease.release()
+            self._leave()
+            self.outcome = outcome
             self._on_end()
 
-    def _train(
-        self, telemetry: Telemetry, recorder: Recorder, desk: CommandDesk, journal: Journal, sampler: Sampler
-    ) -> State:
-        from forge.engine.context import RunScope
+    def _train(self, helpers: contextlib.ExitStack) -> State:
+        telemetry = Telemetry()
+        recorder = Recorder(
+            telemetry, lambda: MetricsWriter(self._paths.metrics), self._serve, self._journal.event
+        )
+        helpers.callback(recorder.close)
+        recorder.start()
+        sampler = Sampler(telemetry)
+        helpers.callback(sampler.close)
+        sampler.start()
+        config = read_frozen(self._paths.config)
+
         from forge.engine.device import prepare
         from forge.engine.runner import Runner
+        from forge.engine.scope import RunScope
 
-        config = read_frozen(self._paths.config)
-        place = prepare(config.runtime)
+        place = prepare(config.runtime, resumed_threads(self._paths, config))
         sampler.watch(place.device, config.runtime.vram_budget_gb)
         scope = RunScope(
             session_id=self.session.id,
@@ -103,24 +129,53 @@ class HostedRun:
             paths=self._paths,
             cache=self._home.cache,
             registry=self._registry,
+            outbox=self._outbox,
             place=place,
             telemetry=telemetry,
             recorder=recorder,
+            sampler=sampler,
             control=self._control,
-            desk=desk,
-            journal=journal,
+            desk=self._desk,
+            journal=self._journal,
         )
-        runner = Runner(scope, sampler)
-        outcome = runner.run()
-        self.failure = runner.failure
-        return outcome
+        return Runner(scope).run()
 
-    def _record_failure(self, journal: Journal, reason: str) -> None:
-        """A failure before the phases began, such as a device that is not there."""
-        now = time.time()
-        with contextlib.suppress(ForgeError):
-            journal.event("error", reason, level="error")
-            self._registry.write(
-                lambda c: edits.set_session_state(c, self.session.id, State.FAILED, now=now, error=reason)
-            )
-        self.outcome = State.FAILED
+    def _serve(self) -> None:
+        """What the recorder looks after: the registry's backlog, and requests."""
+        if self._outbox.waiting:
+            self._outbox.flush()
+        self._desk.poll()
+
+    def _end(self, state: State, error: str | None = None) -> None:
+        """Bring the session and its live phase to the state they ended in."""
+        session_id, now = self.session.id, time.time()
+
+        def change(c: Connection) -> None:
+            for run in fetch(c, queries.phase_runs(session_id)):
+                if run.state in LIVE:
+                    edits.set_phase_state(c, session_id, run.phase, state, now=now)
+            edits.set_session_state(c, session_id, state, now=now, error=error)
+
+        self._outbox.post(change)
+
+    def _leave(self) -> None:
+        """Answer who still waits, and give the lease back whatever happens."""
+        token = self._lease.info.token
+        try:
+            self._desk.refuse_rest("the run ended first")
+            self._outbox.write(lambda c: edits.drop_lease(c, self.session.id, token))
+        except ForgeError as error:
+            # The registry does not answer. The lock goes with the lease, so the next look finds an owner
+            # that is gone, and calls the session interrupted.
+            self._journal.line("registry", f"how the run ended could not be recorded: {error}", level="error")
+        finally:
+            self._lease.release()
+
+
+def resumed_threads(paths: SessionPaths, config: PipelineConfig) -> int | None:
+    """The thread count that this session computes with, once it has a checkpoint; a sum depends on it."""
+    for phase in reversed(config.phases):
+        runtime = checkpoint.newest_runtime(paths.checkpoints(phase))
+        if runtime is not None and "threads" in runtime:
+            return int(runtime["threads"])
+    return None

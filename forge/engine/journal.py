@@ -1,26 +1,39 @@
-"""What a person should see of a run: events in the registry, and the same lines in the session's log."""
+"""What a person should see of a run: events in the registry, and the same lines in the session's log.
+
+Nothing is lost while the disk refuses: what could not be written waits in memory and goes out first.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
+import traceback
+from collections import deque
 from collections.abc import Callable
 
+from forge.engine.outbox import Outbox
+from forge.errors import ForgeError
 from forge.home import SessionPaths
-from forge.registry import Registry, edits
+from forge.registry import edits
+
+MOST_WAITING = 10_000
 
 
 class Journal:
     """Writes events of one session; used by the phase loop and the recorder thread."""
 
     def __init__(
-        self, registry: Registry, session_id: str, paths: SessionPaths, clock: Callable[[], float] = time.time
+        self, outbox: Outbox, session_id: str, paths: SessionPaths, clock: Callable[[], float] = time.time
     ) -> None:
-        self._registry = registry
+        self._outbox = outbox
         self._session = session_id
         self._log = paths.log
         self._clock = clock
+        self._lines: deque[bytes] = deque(maxlen=MOST_WAITING)
+        self._torn = False
+        """The disk took only a part of the last line."""
         self._lock = threading.Lock()
 
     def event(
@@ -35,7 +48,7 @@ class Journal:
         """Record an event in both places."""
         now = self._clock()
         self.line(kind, message, phase=phase, step=step, level=level, now=now)
-        self._registry.write(
+        self._outbox.post(
             lambda c: edits.add_event(
                 c, self._session, kind=kind, message=message, now=now, phase=phase, step=step, level=level
             )
@@ -52,7 +65,63 @@ class Journal:
         now: float | None = None,
     ) -> None:
         """Append one line to the log only."""
-        entry = {"at": now or self._clock(), "level": level, "kind": kind, "phase": phase, "step": step}
-        text = json.dumps({**entry, "message": message}, ensure_ascii=True)
-        with self._lock, self._log.open("a", encoding="ascii") as log:
-            log.write(text + "\n")
+        at = self._clock() if now is None else now
+        entry = {"at": at, "level": level, "kind": kind, "phase": phase, "step": step, "message": message}
+        with self._lock:
+            self._lines.append(json.dumps(entry, ensure_ascii=True).encode() + b"\n")
+            self._write()
+
+    def failure(self, error: Exception) -> str:
+        """Record why a run failed, with the traceback where it is a mistake of the program; the reason."""
+        reason = str(error)
+        if not isinstance(error, ForgeError):
+            self.line("traceback", "".join(traceback.format_exception(error)), level="error")
+            reason = f"{type(error).__name__}: {error} (the traceback is in {self._log})"
+        self.event("error", reason, level="error")
+        return reason
+
+    def _write(self) -> None:
+        try:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            descriptor = os.open(self._log, flags, 0o600)
+        except OSError:
+            return  # the disk, or the folder itself, is gone for now: the lines go out with the next one
+        try:
+            while self._lines:
+                # One call a line: another process that appends cannot get in between.
+                line = b"\n" + self._lines[0] if self._torn else self._lines[0]
+                self._torn = os.write(descriptor, line) < len(line)
+                if self._torn:
+                    return
+                self._lines.popleft()
+        except OSError:
+            return
+        finally:
+            os.close(descriptor)
+
+
+class Flood:
+    """Lets the first events of a kind through, then one in a while, and counts those held back."""
+
+    def __init__(
+        self, burst: int = 10, period: float = 60.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._burst, self._period, self._clock = burst, period, clock
+        self._passed: dict[str, int] = {}
+        self._last: dict[str, float] = {}
+        self._held: dict[str, int] = {}
+
+    def admit(self, kind: str) -> int | None:
+        """How many of this kind were held back before this one; none when this one has to be held back."""
+        now = self._clock()
+        passed = self._passed.get(kind, 0)
+        if passed >= self._burst and now - self._last[kind] < self._period:
+            self._held[kind] = self._held.get(kind, 0) + 1
+            return None
+        self._passed[kind], self._last[kind] = passed + 1, now
+        return self._held.pop(kind, 0)
+
+    def take_held(self) -> dict[str, int]:
+        """What was held back and never told, by kind; forgets it."""
+        held, self._held = self._held, {}
+        return held

@@ -6,18 +6,18 @@ with the process. What is written in the file is for display only.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
 import socket
 import time
+import weakref
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ulid import ULID
 
-from forge.errors import SessionLeasedError
+from forge.errors import ForgeError, SessionLeasedError
 
 _ATTEMPTS = 5
 _RETRY_SECONDS = 0.02
@@ -45,6 +45,7 @@ class Lease:
     def __init__(self, descriptor: int, info: LeaseInfo) -> None:
         self._descriptor = descriptor
         self.info = info
+        _held.add(self)
 
     @classmethod
     def acquire(cls, path: Path, session_name: str) -> Lease:
@@ -52,31 +53,35 @@ class Lease:
 
         Raises:
             SessionLeasedError: somebody else holds it; the message says who and what to do.
+            ForgeError: the session's folder is gone, or its disk refuses.
         """
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        # A reader that looks whether we are alive holds the lock for a moment: try again.
-        for attempt in range(_ATTEMPTS):
+        try:
+            descriptor = _lock(path)
+            if descriptor is None:
+                raise SessionLeasedError(_busy_message(session_name, read_info(path)))
+            info = LeaseInfo(str(ULID()), os.getpid(), socket.gethostname(), boot_id(), time.time())
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if attempt + 1 < _ATTEMPTS:
-                    time.sleep(_RETRY_SECONDS)
-        else:
-            os.close(descriptor)
-            raise SessionLeasedError(_busy_message(session_name, read_info(path)))
-        info = LeaseInfo(str(ULID()), os.getpid(), socket.gethostname(), boot_id(), time.time())
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(asdict(info)).encode(), 0)
+                text = json.dumps(asdict(info)).encode()
+                # In this order: truncating first would give back the room that the text then may not find.
+                os.pwrite(descriptor, text, 0)
+                os.ftruncate(descriptor, len(text))
+            except OSError:
+                os.close(descriptor)
+                raise
+        except OSError as error:
+            raise ForgeError(
+                f"the lease of {session_name} cannot be taken: {path}: {error.strerror}. "
+                "Nothing was started; put the folder right, then try again."
+            ) from error
         return cls(descriptor, info)
 
     def release(self) -> None:
         """Give the lease back; safe to call twice."""
         if self._descriptor >= 0:
-            with contextlib.suppress(OSError):
-                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            # Closing the last descriptor drops the lock; a forked child has closed its copy already.
             os.close(self._descriptor)
             self._descriptor = -1
+        _held.discard(self)
 
 
 def is_held(path: Path) -> bool:
@@ -110,6 +115,30 @@ def boot_id() -> str:
         return "unknown"
 
 
+def _lock(path: Path) -> int | None:
+    """A locked descriptor of the lease file; none when somebody else has it locked."""
+    # A reader that looks whether we are alive holds the lock for a moment: try again. The waits are also
+    # what gives another taker the time to write down who it is.
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(_RETRY_SECONDS)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A lock on a file that was moved to the trash meanwhile keeps nobody out.
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except (BlockingIOError, FileNotFoundError):
+            # Held by another, or gone: asked again, up to the last attempt.
+            os.close(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        else:
+            os.close(descriptor)
+    return None
+
+
 def _busy_message(name: str, info: LeaseInfo | None) -> str:
     if info is None:
         return f'{name} is run by another process; attach with "forge-tui {name}".'
@@ -118,3 +147,18 @@ def _busy_message(name: str, info: LeaseInfo | None) -> str:
         f"{name} is running in pid {info.pid} on {info.host} since {since}; "
         f'attach with "forge-tui {name}" or stop it with "forge stop {name}".'
     )
+
+
+_held: weakref.WeakSet[Lease] = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    """A forked child would keep the lease alive after its owner's death."""
+    for lease in list(_held):
+        # Closed, never unlocked: an unlock here would unlock it for the parent too.
+        os.close(lease._descriptor)
+        lease._descriptor = -1
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Collection
 from typing import Any, Literal, TypeVar
 
-from forge.registry.lifecycle import State
+from forge.registry.lifecycle import LIVE, State
 from forge.registry.query import MAX_LIMIT, Query, bounded, clean, clean_or_none, integer, like
 from forge.registry.rows import (
     BucketRow,
@@ -106,6 +106,12 @@ def sessions(
         f"{_SESSION} WHERE {condition} ORDER BY {_ORDERS[order]} {direction}, id {direction} LIMIT ? OFFSET ?"
     )
     return Query(sql, [*params, bounded(limit), integer(max(offset, 0))], _read_session)
+
+
+def owned_sessions() -> Query[SessionRow]:
+    """Sessions that somebody should be running: live ones, and those whose lease is taken."""
+    sql = f"{_SESSION} WHERE lease IS NOT NULL OR state IN ({', '.join('?' * len(LIVE))}) LIMIT ?"
+    return Query(sql, [*map(str, LIVE), MAX_LIMIT], _read_session)
 
 
 def count_sessions(search: str = "", states: Collection[State] = ()) -> Query[int]:

@@ -1,0 +1,161 @@
+"""The checkpoints of one phase run: written together with their log, found again, known to the registry.
+
+A checkpoint carries its log: metrics are on the disk before it is, and restoring it deletes what was logged
+after it, so that each step is logged once whatever happened.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from forge.engine import checkpoint as checkpoints
+from forge.engine.checkpoint import Checkpoint, Meta
+from forge.engine.scope import RunScope
+from forge.engine.telemetry import MetricsStalledError
+from forge.errors import CheckpointError
+from forge.registry import Connection, MetricsWriter, edits, fetch, queries
+
+ROOM_FOR = 2
+"""Checkpoints that must fit before one is written."""
+
+
+class Tell(Protocol):
+    """Records an event of the phase."""
+
+    def __call__(self, kind: str, message: str, *, step: int | None = None, level: str = "info") -> None: ...
+
+
+class CannotSaveError(Exception):
+    """The disk does not take the checkpoint now; everything before it is safe, and it can be tried again."""
+
+
+class Keeper:
+    """Saves and restores one phase run; on the training thread only."""
+
+    def __init__(self, scope: RunScope, phase: str, tell: Tell) -> None:
+        self._scope = scope
+        self._phase = phase
+        self._tell = tell
+        self._folder = scope.paths.checkpoints(phase)
+        self.saved_step = -1
+        """Step of the newest checkpoint; -1 while there is none."""
+
+    def restore(self) -> Checkpoint | None:
+        """The newest valid checkpoint, with the log set back to it; none starts the phase anew.
+
+        Raises:
+            CheckpointError: a checkpoint cannot be read now.
+            MetricsStalledError: the log cannot be set back.
+        """
+        scope, damaged = self._scope, []
+
+        def on_damaged(step: int, reason: str) -> None:
+            damaged.append(step)
+            text = f"checkpoint of step {step} is damaged and was skipped: {reason}"
+            self._tell("damaged", text, step=step, level="warning")
+
+        checkpoints.remove_leftovers(self._folder)
+        found = checkpoints.load_latest(self._folder, on_damaged)
+        last_steps = found.meta.last_steps if found else {}
+        deleted = scope.recorder.call(lambda writer: writer.rewind(self._phase, last_steps))
+        self._scope.outbox.post(self._match_records)
+        if found is not None:
+            self.saved_step = found.step
+            text = f"resumed at step {found.step}; {deleted} later points dropped"
+            self._tell("resume", text, step=found.step)
+            self._check_exactness(found.meta.runtime)
+        elif damaged:
+            text = "no checkpoint is left that can be used: begins again at step 0"
+            self._tell("restart", text, step=0, level="warning")
+        return found
+
+    def save(self, step: int, state: dict[str, Any], seconds: float) -> None:
+        """Write a checkpoint of `state` at `step`, and delete those that are too many.
+
+        Raises:
+            CannotSaveError: no room, or the disk refuses; worth another try.
+            CheckpointError: it cannot be kept at all, or the session's folder is gone.
+        """
+        scope = self._scope
+        began = time.monotonic()
+        if not scope.paths.config.exists():
+            raise CheckpointError(
+                f"{scope.paths.root} is gone, so nothing can be saved there. Put it back, then resume."
+            )
+        try:
+            last_steps = scope.recorder.call(self._make_log_durable)
+            meta = Meta(last_steps, scope.fingerprint, seconds)
+            saved = checkpoints.save(self._folder, step, state, meta, self._require_room)
+        except (OSError, MetricsStalledError) as error:
+            raise CannotSaveError(_reason(error)) from error
+        stall = time.monotonic() - began
+        self.saved_step = step
+        self._record(saved, self._rotate(), stall)
+        size = f"{saved.bytes / 1e6:.1f} MB, {stall * 1000:.0f} ms stall"
+        self._tell("checkpoint", f"checkpoint step {step} ({size})", step=step)
+
+    def _make_log_durable(self, writer: MetricsWriter) -> dict[str, int]:
+        writer.commit_durably()
+        return writer.last_steps(self._phase)
+
+    def _require_room(self, size: int) -> None:
+        free = shutil.disk_usage(self._scope.paths.root).free
+        if free < ROOM_FOR * size:
+            raise CannotSaveError(
+                f"{free / 1e6:.0f} MB are free where {self._scope.paths.root} is, and {ROOM_FOR} checkpoints "
+                f"need {ROOM_FOR * size / 1e6:.0f} MB"
+            )
+
+    def _rotate(self) -> list[int]:
+        try:
+            return checkpoints.rotate(self._folder, self._scope.config.runtime.keep_checkpoints)
+        except OSError as error:
+            # The new one is safe; that an old one lies about is no reason to stop.
+            self._tell("rotate", f"an old checkpoint could not be deleted: {_reason(error)}", level="warning")
+            return []
+
+    def _record(self, saved: checkpoints.Saved, gone: list[int], stall: float) -> None:
+        path, now = str(saved.path.relative_to(self._scope.paths.root)), time.time()
+
+        def record(c: Connection) -> None:
+            edits.add_checkpoint(
+                c, self._scope.session_id, phase=self._phase, step=saved.step, path=path, bytes=saved.bytes,
+                seconds=stall, now=now,
+            )  # fmt: skip
+            self._forget(c, gone)
+
+        self._scope.outbox.post(record)
+
+    def _forget(self, c: Connection, steps: list[int]) -> None:
+        for step in steps:
+            edits.forget_checkpoint(c, self._scope.session_id, self._phase, step)
+
+    def _match_records(self, c: Connection) -> None:
+        """Make the registry say what is on disk: a crash between the two left them apart."""
+        recorded = {row.step for row in fetch(c, queries.checkpoints(self._scope.session_id, self._phase))}
+        present = set(checkpoints.steps_in(self._folder))
+        self._forget(c, sorted(recorded - present))
+        for step in sorted(present - recorded):
+            folder = checkpoints.step_folder(self._folder, step)
+            sizes = {entry.name: entry.stat() for entry in folder.iterdir()}
+            edits.add_checkpoint(
+                c, self._scope.session_id, phase=self._phase, step=step,
+                path=str(folder.relative_to(self._scope.paths.root)),
+                bytes=sum(sizes[name].st_size for name in checkpoints.FILES if name in sizes), seconds=0.0,
+                now=max((found.st_mtime for found in sizes.values()), default=0.0),
+            )  # fmt: skip
+
+    def _check_exactness(self, before: Mapping[str, Any]) -> None:
+        now = self._scope.fingerprint
+        moved = [f"{key} {before.get(key)} → {now[key]}" for key in now if before.get(key) != now[key]]
+        if moved:
+            self._tell("inexact", "exact resume is off: " + ", ".join(moved), level="warning")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
+    return str(error).rstrip(".")

@@ -1,0 +1,137 @@
+"""The models of a session on disk: `models/<id>/` with weights, configuration, tokenizer and card.
+
+A folder under its final name is complete, and it is what its card says: the hash of the weights is checked
+when the next phase reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from ulid import ULID
+
+from forge import durable
+from forge.contract import LoadedModel, ProducedModel
+from forge.errors import CheckpointError, ForgeError
+from forge.home import SessionPaths
+from forge.registry import ModelRow, Registry, queries
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WEIGHTS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenizer.json", "card.json"
+_ALL = 1_000_000
+
+
+class ModelStore:
+    """Models of one session; for the holder of its lease."""
+
+    def __init__(self, registry: Registry, session_id: str, paths: SessionPaths) -> None:
+        self._registry = registry
+        self._session = session_id
+        self._paths = paths
+
+    def save(self, phase: str, produced: ProducedModel) -> ModelRow:
+        """Write a model durably; the row that the registry is to be given."""
+        import safetensors.torch
+
+        model_id, now = str(ULID()), time.time()
+        folder = self._paths.model(model_id)
+        temporary = folder.with_name(f"{model_id}.tmp")
+        tensors = {name: t.detach().contiguous().cpu() for name, t in produced.module.state_dict().items()}
+        weights = safetensors.torch.save(tensors, metadata={"format": "pt"})
+        shape = produced.config.model_dump(mode="json")
+        card = {
+            **produced.card,
+            "id": model_id,
+            "name": produced.name,
+            "phase": phase,
+            "session": self._session,
+            "created_at": now,
+            "model": shape,
+            "metrics": dict(produced.metrics),
+            "parents": dict(produced.parents),
+            "sha256": hashlib.sha256(weights).hexdigest(),
+        }
+        files = {
+            WEIGHTS: weights,
+            CONFIG: json.dumps(shape, indent=1).encode(),
+            TOKENIZER: produced.tokenizer.read_bytes(),
+            CARD: json.dumps(card, indent=1, default=str).encode(),
+        }
+        durable.make_folder(temporary)
+        for name, data in files.items():
+            durable.write_file(temporary / name, data)
+        durable.sync_folder(temporary)
+        durable.move(temporary, folder)
+        return ModelRow(
+            id=model_id,
+            session_id=self._session,
+            phase=phase,
+            name=produced.name,
+            created_at=now,
+            parameters=sum(t.numel() for t in tensors.values()),
+            bytes=sum(len(data) for data in files.values()),
+            path=str(folder.relative_to(self._paths.root)),
+            metrics=dict(produced.metrics),
+        )
+
+    def load(self, phase: str) -> list[LoadedModel]:
+        """The models that a completed phase handed on, oldest first.
+
+        Raises:
+            ForgeError: one is missing or not what it was; the message says which, and what to do.
+        """
+        rows = [row for row in reversed(self._rows()) if row.phase == phase]
+        if not rows:
+            raise ForgeError(
+                f"phase {phase} is completed but its models are not in the registry; nothing can go on from "
+                "it. Make a new session with the same configuration."
+            )
+        return [self._load(row) for row in rows]
+
+    def remove_orphans(self, phase: str) -> list[str]:
+        """Delete models of a phase that was killed before the registry knew them; returns their names."""
+        known = {row.id for row in self._rows()}
+        folder = self._paths.root / "models"
+        entries = sorted(folder.iterdir()) if folder.is_dir() else []
+        gone = [entry for entry in entries if entry.name not in known and _made_by(entry) in (phase, None)]
+        for entry in gone:
+            durable.remove_tree(entry)
+        return [entry.name for entry in gone]
+
+    def _rows(self) -> list[ModelRow]:
+        return self._registry.fetch(queries.models(self._session, _ALL))
+
+    def _load(self, row: ModelRow) -> LoadedModel:
+        import torch
+
+        from forge.models.io import load_decoder
+
+        folder = self._paths.root / row.path
+        try:
+            card = json.loads((folder / CARD).read_bytes())
+            found = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+            if found != card["sha256"]:
+                raise CheckpointError(f"{folder / WEIGHTS} does not have the hash that its card says")
+            module = load_decoder(folder, torch.device("cpu"))
+        except (OSError, ValueError, KeyError, TypeError, ForgeError) as error:
+            raise CheckpointError(
+                f'the model "{row.name}" of phase {row.phase} cannot be read: {error}. Put {folder} back '
+                "from a copy, then resume; or make a new session."
+            ) from error
+        return LoadedModel(row.id, module, module.config, folder / TOKENIZER, card)
+
+
+def _made_by(folder: Path) -> Any:
+    """The phase that made a model; none for what was never finished."""
+    if folder.suffix == ".tmp":
+        return None
+    try:
+        return json.loads((folder / CARD).read_bytes())["phase"]
+    except (OSError, ValueError, KeyError, TypeError):
+        # Not one of ours, or not whole: it is not deleted on a guess.
+        return ""
