@@ -137,7 +137,9 @@ class Forging:
         forged = held_out.bits_per_byte(trainer.student, "test", tokens)
         control = trainer.control
         extra = held_out.bits_per_byte(control, "test", tokens) if control is not None else None
-        recovered = gap_recovered(before if extra is None else extra, post_training, forged)
+        full_precision = before if extra is None else extra
+        # Without quantisation there is no gap to speak of, only further training.
+        recovered = gap_recovered(full_precision, post_training, forged) if trainer.final_share else None
         return {
             "before": before,
             "full_precision": extra,
