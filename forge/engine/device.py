@@ -67,6 +67,10 @@ def prepare(runtime: RuntimeConfig, threads: int | None = None) -> Place:
     torch.use_deterministic_algorithms(runtime.deterministic, warn_only=True)
     # Filling fresh memory with NaN is a debugging aid of the deterministic mode, and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if cuda and runtime.deterministic:
+        # Their backward passes add up in any order; what is left is flash attention and plain products.
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        torch.backends.cuda.enable_mem_efficient_sdp(False)
     precision = _automatic_precision(cuda) if runtime.precision == "auto" else runtime.precision
     compiled = runtime.compile if runtime.compile is not None else cuda
     budget = _apply_budget(device, runtime.vram_budget_gb) if cuda else None
