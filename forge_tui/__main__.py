@@ -6,6 +6,7 @@ Nothing heavy is imported before the options are understood, and torch is never 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -16,7 +17,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from forge.config import PipelineConfig
     from forge.home import Home
-    from forge_tui.services.engine import LazyEngine
+    from forge_tui.app import ForgeApp
+    from forge_tui.life import Signals
+    from forge_tui.ports import EnginePort
+
+PROGRESS_SECONDS = 1.0
 
 EXAMPLES = """\
 examples:
@@ -27,7 +32,7 @@ examples:
   forge-tui --readonly           look without steering
 
 exit codes: 0 fine, 2 wrong use or not a terminal, 3 configuration, 4 not found, 5 session is run elsewhere,
-6 home, 9 registry, 1 anything else
+6 home, 9 registry, 1 anything else; 128 + n: ended by signal n, a run here stopped with a checkpoint
 """
 
 
@@ -118,9 +123,15 @@ def _run(options: argparse.Namespace) -> int:
     # Textual reads these when it is imported. Every frame is bytes on the link and time of training.
     os.environ.setdefault("TEXTUAL_FPS", "15")
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
-    from forge_tui.app import KEPT, ForgeApp
+    # pydantic would look through all installed distributions for plugins, of which Forge uses none.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # Nothing made by importing is garbage: to collect meanwhile only delays the first frame.
+    gc.disable()
+    from forge_tui.app import ForgeApp
     from forge_tui.services.engine import LazyEngine
 
+    gc.enable()
+    gc.freeze()
     engine = None if options.readonly else LazyEngine(home)
     app = ForgeApp(
         home,
@@ -131,13 +142,24 @@ def _run(options: argparse.Namespace) -> int:
         readonly=options.readonly,
         low_bandwidth=options.low_bandwidth,
     )
+    return run_app(app, engine, home, mouse=not options.no_mouse)
+
+
+def run_app(app: ForgeApp, engine: EnginePort | None, home: Home, *, mouse: bool = True) -> int:
+    """The screen, and what comes after it; returns the exit code."""
+    from forge_tui.app import KEPT
+    from forge_tui.life import Signals
+
+    signals = Signals(engine, app.signalled, app.leave)
+    signals.install()
     answer = None
     try:
-        answer = app.run(mouse=not options.no_mouse)
+        answer = app.run(mouse=mouse)
     finally:
         if engine is not None:
-            _leave(engine, home, keep=answer == KEPT)
-    return app.return_code or 0
+            _after(engine, home, signals, keep=answer == KEPT)
+        ended_by = signals.finished()
+    return (app.return_code or 0) if ended_by is None else ended_by
 
 
 def _what_to_open(options: argparse.Namespace, home: Home) -> tuple[PipelineConfig | None, str | None]:
@@ -157,23 +179,20 @@ def _what_to_open(options: argparse.Namespace, home: Home) -> tuple[PipelineConf
     return None, None
 
 
-def _leave(engine: LazyEngine, home: Home, *, keep: bool) -> None:
+def _after(engine: EnginePort, home: Home, signals: Signals, *, keep: bool) -> None:
     """After the screen: wait for a run that goes on, stop one left by a crash, close the registry."""
-    if keep:
-        from forge_tui.services.lookup import progress_line
+    from forge_tui.services.lookup import progress_line
 
-        try:
-            while (session_id := engine.hosted()) is not None:
-                line = progress_line(home, session_id)
-                print(f"\r{line:<78.78}", end="", file=sys.stderr, flush=True)
-                time.sleep(1.0)
-            print(file=sys.stderr)
-        except KeyboardInterrupt:
-            print("\nstopping at the next step with a checkpoint; Ctrl-C again ends at once", file=sys.stderr)
-    try:
+    while keep and signals.received is None and (session_id := engine.hosted()) is not None:
+        line = progress_line(home, session_id)
+        print(f"\r{line:<78.78}", end="", file=sys.stderr, flush=True)
+        time.sleep(PROGRESS_SECONDS)
+    if keep:
+        print(file=sys.stderr)
+    if signals.received is None:
         engine.shutdown(keep_training=False)
-    except KeyboardInterrupt:
-        os._exit(130)
+    elif keep:
+        print("stopping at the next step with a checkpoint; once more ends at once", file=sys.stderr)
 
 
 if __name__ == "__main__":

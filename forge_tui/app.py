@@ -6,6 +6,8 @@ touched at all: it is asked through the engine's port and watched through the re
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
@@ -18,10 +20,17 @@ from textual.events import Resize
 
 from forge.errors import ForgeError
 from forge.home import Home
-from forge_tui.messages import DraftChecked, EngineAnswered, PageRead, SnapshotTaken
+from forge_tui.messages import (
+    DraftChecked,
+    EngineAnswered,
+    LeaveWanted,
+    PageRead,
+    SignalReceived,
+    SnapshotTaken,
+)
 from forge_tui.palette import ActionProvider
 from forge_tui.ports import Clock, EnginePort, wall_clock
-from forge_tui.screens.base import Acting, MainScreen, TooSmall, too_small
+from forge_tui.screens.base import Acting, MainScreen, TooSmall, fitted, too_small
 from forge_tui.screens.dashboard import DashboardScreen
 from forge_tui.services.feed import SessionFeed
 from forge_tui.services.listing import SessionLister
@@ -41,6 +50,8 @@ if TYPE_CHECKING:
     from forge_tui.screens.sessions import SessionsScreen
 
 RECONCILE_SECONDS = 5.0
+FIRST_LOOK_SECONDS = 0.5
+"""The first frame waits this long for what it is to show."""
 STOPPED, KEPT = "stopped", "kept"
 
 
@@ -93,18 +104,26 @@ class ForgeApp(App[str]):
 
     # --- life --------------------------------------------------------------------------------------
 
-    def on_mount(self) -> None:
-        """Show the dashboard and begin to look."""
-        self.push_screen(DashboardScreen(ascii_only=self._ascii))
+    async def on_mount(self) -> None:
+        """Look, show the dashboard with what was found, and go on looking."""
+        first = asyncio.ensure_future(self._first_look())
+        await asyncio.wait({first}, timeout=FIRST_LOOK_SECONDS)
+        self.push_screen(fitted(DashboardScreen(self.snapshot, ascii_only=self._ascii), self.size))
         if self._start is not None:
             self.start(self._start, None)
-        self.run_worker(self._follow(), name="pulse", exit_on_error=True)
+        self.run_worker(self._follow(first), name="pulse", exit_on_error=True)
 
-    async def _follow(self) -> None:
-        if self._session is None and self._start is None:
-            found = await self.feed.default_session()
-            self._session = None if found is None else found.id
+    async def _first_look(self) -> None:
+        if self._start is not None:
+            self.feed.snapshot = Snapshot(making=self._start.name)
+            return
+        if self._session is None:
+            self._session = await self.feed.default_session()
         await self.feed.attach(self._session)
+        await self.feed.read(hosted=None)
+
+    async def _follow(self, first: asyncio.Future[None]) -> None:
+        await first
         await self.pulse.run()
 
     async def on_unmount(self) -> None:
@@ -222,7 +241,7 @@ class ForgeApp(App[str]):
 
     def _go_to(self, make: Callable[[], MainScreen]) -> None:
         self.go_dashboard()
-        self.push_screen(make())
+        self.push_screen(fitted(make(), self.size))
         self._lister.touch()
         self.wake()
 
@@ -299,6 +318,7 @@ class ForgeApp(App[str]):
             self.exit(STOPPED)
             return
         if message.error is not None:
+            self.feed.forget_making()
             self.say(message.error, "error", timeout=12)
         elif message.call in ("start", "resume") and message.session_id is not None:
             self.open_session(message.session_id)
@@ -339,6 +359,24 @@ class ForgeApp(App[str]):
     def stop_and_exit(self) -> None:
         """Stop the run in this program with a checkpoint, then leave."""
         self._ask("shutdown", lambda engine: engine.shutdown(keep_training=False))
+
+    def signalled(self, number: int) -> None:
+        """Say that a signal asked for the end; may be called from any thread."""
+        self.post_message(SignalReceived(number))
+
+    def leave(self, code: int) -> None:
+        """Leave the screen with an exit code; may be called from any thread."""
+        self.post_message(LeaveWanted(code))
+
+    @on(SignalReceived)
+    def _signal_received(self, message: SignalReceived) -> None:
+        if self.hosted is not None:
+            name = signal.Signals(message.number).name
+            self.say(f"{name}: stopping at the next step with a checkpoint", "warning", timeout=60)
+
+    @on(LeaveWanted)
+    def _leave_wanted(self, message: LeaveWanted) -> None:
+        self.exit(STOPPED, return_code=message.code)
 
     def exit_keeping(self) -> None:
         """Leave the screen; whoever started the application waits for the run."""

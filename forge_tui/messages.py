@@ -52,3 +52,17 @@ class DraftChecked(Message):
     seconds: float | None
     """Estimated duration, measured in an earlier session; none when none is comparable."""
     measured_in: str | None
+
+
+@dataclass
+class SignalReceived(Message):
+    """A signal asked this process to end."""
+
+    number: int
+
+
+@dataclass
+class LeaveWanted(Message):
+    """Somebody outside the screen wants it to be left."""
+
+    code: int

@@ -42,6 +42,8 @@ class Snapshot:
     """A thread of this process runs the session."""
     problem: str | None = None
     """Why something could not be read."""
+    making: str = ""
+    """Name of the preset of which a session is just being made."""
 
     def view(self, name: str) -> SeriesView:
         """A series of the phase that is looked at; empty when there is none."""

@@ -1,6 +1,6 @@
 """A chart on the screen: draws a `Chart` into its cells and repaints only those that changed.
 
-The rasteriser runs when the chart or the size changed, never when a line is rendered.
+The rasteriser runs when the chart or the size has changed, not for every line that is rendered.
 """
 
 from __future__ import annotations
@@ -37,27 +37,28 @@ class ChartView(Widget):
     def show(self, chart: Chart) -> None:
         """Draw a chart; cells that stay the same are not touched."""
         self._chart = chart
-        width, height = self.size
-        if not width or not height:
+        before = self._raster
+        if before is None or before.glyphs.shape != self._shape:
+            # Not on the screen at this size: it is drawn when it comes there.
+            self._raster = None
             return
-        before, after = self._raster, draw(chart, width, height, ascii_only=self._ascii)
-        self._raster = after
-        if before is None or before.glyphs.shape != after.glyphs.shape:
-            self.refresh()
-            return
+        self._raster = after = self._draw(chart)
         different = (before.glyphs != after.glyphs) | (before.layers != after.layers)
         rows = np.flatnonzero(different.any(axis=1)).tolist()
         if rows:
             self.refresh(*(self._span(row, np.flatnonzero(different[row])) for row in rows))
 
-    def on_resize(self) -> None:
-        """Draw again at the new size."""
-        self._raster = None
-        if self._chart is not None:
-            self.show(self._chart)
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self.size.height, self.size.width
+
+    def _draw(self, chart: Chart) -> Raster:
+        return draw(chart, *self.size, ascii_only=self._ascii)
 
     def render_line(self, y: int) -> Strip:
         """One row of the picture."""
+        if self._chart is not None and (self._raster is None or self._raster.glyphs.shape != self._shape):
+            self._raster = self._draw(self._chart)
         raster = self._raster
         base = paper(self)
         if raster is None or y >= raster.glyphs.shape[0]:

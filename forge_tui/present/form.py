@@ -31,7 +31,7 @@ def costs(
     if seconds is None or measured_in is None:
         rows.append(("time", "unknown", "until it has run here"))
     else:
-        rows.append(("time", f"about {units.duration(seconds)}", f"measured in {measured_in}"))
+        rows.append(("time", f"about {units.duration(seconds)}", f"as in {measured_in}"))
     return [
         compose((f"{label:<{_LABEL}}", "label"), (f"{value:<16}", "strong"), (note, "faint"), width=width)
         for label, value, note in rows

@@ -17,6 +17,7 @@ from forge_tui.state import Snapshot
 from forge_tui.text import compose, safe
 
 WINDOW_SECONDS = 600
+_STRIDE_MS = 10_000
 _LOW = 12
 _TORCH = (
     ("allocated", "torch_allocated_bytes"),
@@ -26,7 +27,7 @@ _TORCH = (
 
 
 def memory(snapshot: Snapshot, width: int, height: int) -> list[Text]:
-    """The figures, most important first; where the pane is low, some share a line."""
+    """The figures, most important first; some share a line where the pane is low."""
     system = snapshot.system
     if not system:
         return [safe("no measurements yet", width, "label")]
@@ -83,16 +84,14 @@ def _of(used: float | None, total: float | None) -> str:
     return f"{number} of {whole}" if whole.endswith(f" {unit}") else f"{number} {unit} of {whole}"
 
 
-def memory_chart(snapshot: Snapshot, columns: int) -> Chart:
+def memory_chart(snapshot: Snapshot) -> Chart:
     """The last ten minutes of what the run holds: device memory, or main memory without a GPU."""
     on_gpu = "gpu_total_bytes" in snapshot.system and device_bytes(snapshot.system) is not None
     names = ("gpu_process_bytes", "torch_reserved_bytes") if on_gpu else ("rss_bytes",)
     found = (snapshot.system_series[name] for name in names if name in snapshot.system_series)
     view = next(found, EMPTY)
-    # The window moves in whole columns, so that most refreshes find the picture where it was.
-    width_ms = WINDOW_SECONDS * 1000 / max(1, columns)
-    newest = max(view.last_step, 0)
-    end = (newest // width_ms + 1) * width_ms
+    # The window moves in strides, so that most refreshes find the picture where it was.
+    end = float((max(view.last_step, 0) // _STRIDE_MS + 1) * _STRIDE_MS)
     start = end - WINDOW_SECONDS * 1000
     live = snapshot.session is not None and snapshot.session.state in LIVE
     newest_label = "now" if live else "end"

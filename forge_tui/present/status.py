@@ -20,7 +20,8 @@ def header(snapshot: Snapshot, width: int) -> Text:
     """Name, state, owner and running time; memory on the right where there is room."""
     session = snapshot.session
     if session is None:
-        return compose((" forge", "key"), _DOT, ("no session yet", "label"), width=width)
+        what = "starting" if snapshot.making else "no session yet"
+        return compose((" forge", "key"), _DOT, (what, "label"), width=width)
     left = _facts(snapshot, session, width, owner=True)
     if left.cell_len > width:
         left = _facts(snapshot, session, width, owner=False)

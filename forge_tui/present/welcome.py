@@ -12,7 +12,10 @@ def lines(snapshot: Snapshot, width: int, height: int) -> list[Text]:
     """A short invitation in the middle of the screen, or why nothing can be shown."""
     if snapshot.problem is not None:
         return [compose(), *safe_lines(snapshot.problem, width)]
-    text = [compose(*parts) for parts in _INVITATION]
+    if snapshot.making:
+        text = [compose(("making a session from ", "label"), (snapshot.making, "strong"), ("…", "label"))]
+    else:
+        text = [compose(*parts) for parts in _INVITATION]
     indent = " " * max(1, (width - max(line.cell_len for line in text)) // 2)
     above = max(0, (height - len(text)) // 3)
     return [compose()] * above + [compose(indent, line, width=width) for line in text]

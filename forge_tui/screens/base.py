@@ -5,10 +5,11 @@ No screen binds a key by itself, so the table, the help and the bindings can nev
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.geometry import Size
 from textual.screen import ModalScreen, Screen
 
 from forge_tui import actions
@@ -21,12 +22,24 @@ if TYPE_CHECKING:
     from forge_tui.app import ForgeApp
 
 Result = TypeVar("Result")
+AnyScreen = TypeVar("AnyScreen", bound=Screen[Any])
 
 MIN_WIDTH, MIN_HEIGHT = 60, 16
 
 WIDTHS: list[tuple[int, str]] | None = [(0, "-narrow"), (80, "-normal"), (110, "-wide")]
 HEIGHTS: list[tuple[int, str]] | None = [(0, "-short"), (24, "-medium"), (34, "-tall")]
 """Classes that a screen gets by its size; the style sheets lay out by them."""
+
+
+def fitted(screen: AnyScreen, size: Size) -> AnyScreen:
+    """Give a screen the classes of its size before it is first laid out, so that it is laid out once."""
+    for length, points in (
+        (size.width, screen.HORIZONTAL_BREAKPOINTS),
+        (size.height, screen.VERTICAL_BREAKPOINTS),
+    ):
+        reached = [name for least, name in points or () if length >= least]
+        screen.add_class(*reached[-1:])
+    return screen
 
 
 def bindings(screen: str) -> list[BindingType]:
@@ -110,14 +123,10 @@ def too_small(width: int, height: int) -> bool:
 class TooSmall(Screen[None]):
     """Says how large the terminal must be; goes away by itself."""
 
-    def on_mount(self) -> None:
-        """Write the sentence once there is a size."""
-        self.refresh()
-
     def render(self) -> object:  # type: ignore[override]
         """One sentence that fits anywhere."""
         width, height = self.app.size
         return compose((f"needs {MIN_WIDTH}x{MIN_HEIGHT}, this is {width}x{height}", "bold"))
 
 
-__all__ = ["Acting", "Dialog", "MainScreen", "TooSmall", "bindings", "too_small"]
+__all__ = ["Acting", "Dialog", "MainScreen", "TooSmall", "bindings", "fitted", "too_small"]

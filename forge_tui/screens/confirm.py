@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
@@ -30,16 +31,14 @@ class ConfirmDialog(Dialog[bool]):
             box.border_title = safe(self._heading).plain.replace("[", "\\[")
             yield TextPane(id="question")
 
-    def on_resize(self) -> None:
-        """Write the text once the width is known."""
-        self.call_after_refresh(self._draw)
+    def on_mount(self) -> None:
+        """Write the question and its two answers."""
+        self.query_one(TextPane).show_by(self._lines)
 
-    def _draw(self) -> None:
-        pane = self.query_one(TextPane)
-        answers = compose(("y", "key"), (" yes    ", "label"), ("esc", "key"), (" no", "label"))
-        width = pane.size.width
+    def _lines(self, width: int, _height: int) -> list[Text]:
         question = [safe(part) for line in safe_lines(self._question) for part in wrap(line.plain, width)]
-        pane.show([*question, safe(""), answers])
+        answers = compose(("y", "key"), (" yes    ", "label"), ("esc", "key"), (" no", "label"))
+        return [*question, safe(""), answers]
 
     def do_confirm_yes(self, _key: str) -> None:
         """Yes."""

@@ -5,7 +5,6 @@ It draws only what a snapshot says, and only while it is on top; a hidden dashbo
 
 from __future__ import annotations
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 
@@ -18,7 +17,7 @@ from forge_tui.state import Snapshot
 from forge_tui.styles import sheet
 from forge_tui.widgets.keybar import KeyBar
 from forge_tui.widgets.pane import Pane
-from forge_tui.widgets.textpane import TextPane
+from forge_tui.widgets.textpane import Build, TextPane
 
 
 class DashboardScreen(MainScreen):
@@ -30,12 +29,13 @@ class DashboardScreen(MainScreen):
     HORIZONTAL_BREAKPOINTS = WIDTHS
     VERTICAL_BREAKPOINTS = HEIGHTS
 
-    def __init__(self, *, ascii_only: bool = False) -> None:
+    def __init__(self, snapshot: Snapshot, *, ascii_only: bool = False) -> None:
         super().__init__()
         self._ascii = ascii_only
-        self._snapshot = Snapshot()
+        self._snapshot = snapshot
         self._log = False
         self._zoomed: Pane | None = None
+        self._lay_out()
 
     def compose(self) -> ComposeResult:
         """The panes from top to bottom."""
@@ -58,14 +58,10 @@ class DashboardScreen(MainScreen):
         yield KeyBar()
 
     def on_mount(self) -> None:
-        """Give the boxes their names."""
+        """Give the boxes their names, and fill them."""
         for name in ("pipeline", "memory", "events"):
             self._pane(name).set_title(name)
-        self.set_class(True, "-empty")
-
-    def on_resize(self) -> None:
-        """Draw again once the panes know their new sizes."""
-        self.call_after_refresh(self.redraw)
+        self.redraw()
 
     def on_screen_resume(self) -> None:
         """Catch up with what happened while another screen was on top."""
@@ -73,57 +69,48 @@ class DashboardScreen(MainScreen):
 
     def show_snapshot(self, snapshot: Snapshot) -> None:
         """Draw a newer snapshot, unless this screen is covered."""
-        changed_layout = (snapshot.session is None) != (self._snapshot.session is None)
-        changed_layout |= bool(figures.reports(snapshot)) != bool(figures.reports(self._snapshot))
         self._snapshot = snapshot
-        if not self.is_current:
-            return
-        if changed_layout or snapshot.session is None:
-            self.set_class(snapshot.session is None, "-empty")
-            self.set_class(bool(figures.reports(snapshot)), "-report")
-            self.call_after_refresh(self.redraw)
-        else:
-            self.redraw()
+        if self.is_current and self.is_mounted:
+            with self.app.batch_update():
+                self._lay_out()
+                self.redraw()
+
+    def _lay_out(self) -> None:
+        """Which panes there are depends on what there is to show."""
+        self.set_class(self._snapshot.session is None, "-empty")
+        self.set_class(bool(figures.reports(self._snapshot)), "-report")
 
     def redraw(self) -> None:
         """Bring every visible pane up to date."""
         snapshot = self._snapshot
         with self.app.batch_update():
-            self._text("header", [status.header(snapshot, self._width("header"))])
+            self._text("header", lambda width, _: [status.header(snapshot, width)])
             if snapshot.session is None:
-                size = self.query_one("#welcome", TextPane).size
-                self._text("welcome", welcome.lines(snapshot, size.width, size.height))
+                self._text("welcome", lambda width, height: welcome.lines(snapshot, width, height))
             else:
                 self._draw_panes(snapshot)
             self.refresh_keys()
 
     def _draw_panes(self, snapshot: Snapshot) -> None:
-        self._text("phases", status.pipeline(snapshot, self._width("phases")))
-        self._text("legend", [curves.legend(snapshot, self._width("legend"), log=self._log)])
-        self._text(
-            "machine", machine.memory(snapshot, self._width("machine"), self._pane("memory").size.height)
-        )
-        self._text("log", events.events(snapshot, self._width("log")))
-        runs, width = figures.reports(snapshot), self._width("figures")
-        self._text("figures", figures.report_lines(runs, width) if runs else figures.numbers(snapshot, width))
+        log, runs = self._log, figures.reports(snapshot)
+        self._text("phases", lambda width, _: status.pipeline(snapshot, width))
+        self._text("legend", lambda width, _: [curves.legend(snapshot, width, log=log)])
+        self._text("machine", lambda width, height: machine.memory(snapshot, width, height))
+        self._text("log", lambda width, _: events.events(snapshot, width))
+        if runs:
+            self._text("figures", lambda width, _: figures.report_lines(runs, width))
+        else:
+            self._text("figures", lambda width, _: figures.numbers(snapshot, width))
         self._pane("numbers").set_title("report" if runs else "numbers")
         phase = words.phase_title(snapshot.phase) if snapshot.phase else ""
         self._pane("loss").set_title(f"loss · {phase}" if phase else "loss")
-        curve, small = self.query_one("#curve", ChartView), self.query_one("#machine-curve", ChartView)
-        if curve.size.height:
-            curve.show(curves.loss_chart(snapshot, log=self._log))
-        if small.size.height:
-            small.show(machine.memory_chart(snapshot, small.size.width))
+        self.query_one("#curve", ChartView).show(curves.loss_chart(snapshot, log=log))
+        self.query_one("#machine-curve", ChartView).show(machine.memory_chart(snapshot))
         for name in ("numbers", "events"):
             self._pane(name).tell_more()
 
-    def _text(self, name: str, lines: list[Text]) -> None:
-        pane = self.query_one(f"#{name}", TextPane)
-        if pane.size.height or pane.styles.is_auto_height:
-            pane.show(lines)
-
-    def _width(self, name: str) -> int:
-        return self.query_one(f"#{name}", TextPane).size.width
+    def _text(self, name: str, build: Build) -> None:
+        self.query_one(f"#{name}", TextPane).show_by(build)
 
     def _pane(self, name: str) -> Pane:
         return self.query_one(f"#{name}", Pane)
@@ -244,4 +231,3 @@ class DashboardScreen(MainScreen):
             row.set_class(pane is not None and pane in row.children, "-zoomed")
         if pane is not None:
             pane.focus()
-        self.call_after_refresh(self.redraw)

@@ -33,16 +33,18 @@ class HelpDialog(Dialog[None]):
             box.border_title = f"keys · {actions.SCREEN_TITLES[self._of_screen]}"
             yield TextPane(id="keys", scrolls=True)
 
-    def on_resize(self) -> None:
-        """Write the text once the width is known."""
-        self.call_after_refresh(self._draw)
+    def on_mount(self) -> None:
+        """Write the text."""
+        self.query_one(TextPane).show_by(lambda width, _: help_lines(self._of_screen, self._about, width))
 
-    def _draw(self) -> None:
-        box, pane = self.query_one("#help"), self.query_one(TextPane)
-        lines = help_lines(self._of_screen, self._about, pane.size.width)
-        # As high as its text; a longer one scrolls.
-        box.styles.height = min(len(lines) + 2, self.size.height - 2)
-        pane.show(lines)
+    def on_resize(self) -> None:
+        """Be as high as the text; a longer one scrolls."""
+        self.call_after_refresh(self._fit)
+
+    def _fit(self) -> None:
+        self.query_one("#help").styles.height = min(
+            len(self.query_one(TextPane).lines) + 2, self.size.height - 2
+        )
         self.call_after_refresh(self._tell_more)
 
     def _tell_more(self) -> None:

@@ -7,6 +7,7 @@ an answer to an older question is dropped.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from rich.text import Text
@@ -76,10 +77,6 @@ class NewSessionScreen(MainScreen):
         self.query_one("#preset", Choice).focus()
         self._check()
 
-    def on_resize(self) -> None:
-        """Write the texts once the widths are known."""
-        self.call_after_refresh(self._draw)
-
     def context(self) -> Context:
         """The form decides whether it can be started."""
         return replace(super().context(), valid=self._config is not None)
@@ -138,11 +135,11 @@ class NewSessionScreen(MainScreen):
             reason = self._checked.problems.get(name)
             if name == "corpus" and reason is None:
                 reason = self._corpus_problem
-            pane = self.query_one(f"#{name}-reason", TextPane)
-            pane.show(form.reason(reason, pane.size.width))
-        figures = self.query_one("#figures", TextPane)
-        seconds, where = self._seconds or (None, None)
-        figures.show(form.costs(self._config, seconds, where, figures.size.width))
+            self.query_one(f"#{name}-reason", TextPane).show_by(partial(_reason, reason))
+        config, (seconds, where) = self._config, self._seconds or (None, None)
+        self.query_one("#figures", TextPane).show_by(
+            lambda width, _: form.costs(config, seconds, where, width)
+        )
         self.refresh_keys()
 
     def _show(self, name: str, lines: list[Text]) -> None:
@@ -179,6 +176,10 @@ class NewSessionScreen(MainScreen):
     def do_go_back(self, _key: str) -> None:
         """Leave."""
         self.forge.go_dashboard()
+
+
+def _reason(reason: str | None, width: int, _height: int) -> list[Text]:
+    return form.reason(reason, width)
 
 
 def _label(name: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
@@ -43,34 +44,28 @@ class QuitDialog(Dialog[str | None]):
             box.border_title = "quit"
             yield TextPane(id="question")
 
-    def on_resize(self) -> None:
-        """Write the text once the width is known."""
-        self.call_after_refresh(self._draw)
+    def on_mount(self) -> None:
+        """Write the question."""
+        self._draw()
 
     def _draw(self) -> None:
-        pane = self.query_one(TextPane)
-        width = pane.size.width
+        self.query_one(TextPane).show_by(lambda width, _: self._lines(width))
+
+    def _lines(self, width: int) -> list[Text]:
+        name = (self._session_name, "strong")
         if self._stopping:
-            pane.show(
-                [
-                    compose(
-                        (self._session_name, "strong"), (" stops at its next step…", "value"), width=width
-                    ),
-                    safe(""),
-                    compose(("The checkpoint is written before this program ends.", "label"), width=width),
-                    compose(("b", "key"), ("  leave the screen now and let it finish", "label"), width=width),
-                ]
-            )
-            return
-        lines = [
-            compose((self._session_name, "strong"), (" is running in this program.", "value"), width=width),
-            safe(""),
-        ]
+            return [
+                compose(name, (" stops at its next step…", "value"), width=width),
+                safe(""),
+                compose(("The checkpoint is written before this program ends.", "label"), width=width),
+                compose(("b", "key"), ("  leave the screen now and let it finish", "label"), width=width),
+            ]
+        lines = [compose(name, (" is running in this program.", "value"), width=width), safe("")]
         for index, (key, title, _) in enumerate(self.CHOICES):
             mark = "▸ " if index == self._marked else "  "
             line = pad(compose((mark, "accent"), (f"{key:<5}", "key"), (title, "value")), width)
             lines.append(safe(line.plain, style="cursor") if index == self._marked else line)
-        pane.show(lines)
+        return lines
 
     def _answer(self, choice: str | None) -> None:
         if choice == STOP and not self._stopping:

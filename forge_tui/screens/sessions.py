@@ -48,10 +48,7 @@ class SessionsScreen(MainScreen):
         # A blinking cursor would send something over the link twice a second.
         self._filter.cursor_blink = False
         self._rows.focus()
-
-    def on_resize(self) -> None:
-        """Fit the head to the new width."""
-        self.call_after_refresh(self._draw_head)
+        self._draw_head()
 
     def context(self) -> Context:
         """The session under the cursor decides."""
@@ -76,15 +73,15 @@ class SessionsScreen(MainScreen):
         with self.app.batch_update():
             self._rows.show_page(page)
             if not page.total:
-                self._rows.show([sessions.empty(self.list_query.search, self._rows.size.width)])
+                search = self.list_query.search
+                self._rows.show_by(lambda width, _: [sessions.empty(search, width)])
             self._draw_head()
             self.refresh_keys()
 
     def _draw_head(self) -> None:
-        pane = self.query_one("#head", TextPane)
-        pane.show([sessions.head(self._page, pane.size.width)])
-        columns = self.query_one("#columns", TextPane)
-        columns.show([sessions.columns(columns.size.width)])
+        page = self._page
+        self.query_one("#head", TextPane).show_by(lambda width, _: [sessions.head(page, width)])
+        self.query_one("#columns", TextPane).show_by(lambda width, _: [sessions.columns(width)])
         self.refresh_keys()
 
     def _row_line(self, row: SessionRow, width: int, chosen: bool) -> Text:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from forge.registry import LIVE, Error, EventRow, SeriesRow, SessionRow, metrics, queries
+from forge.registry import LIVE, Error, EventRow, SeriesRow, metrics, queries
 from forge_tui.charts.series import Series, SeriesView
 from forge_tui.ports import Clock
 from forge_tui.present.machine import WINDOW_SECONDS
@@ -35,6 +35,7 @@ class SessionFeed:
         """(phase, series) to ((epoch, step), newest value)."""
         self._stale = True
         self._failures = 0
+        self._unread: str | None = None
         self.snapshot = Snapshot()
 
     @property
@@ -46,7 +47,7 @@ class SessionFeed:
         """Follow another session."""
         self._session_id, self._chosen = session_id, None
         self._series, self._latest = {}, {}
-        self.snapshot = Snapshot(at=self._clock())
+        self.snapshot = Snapshot(at=self._clock(), problem=None if session_id else self._unread)
         self._stale = True
         path = None if session_id is None else self._store.home.session(session_id).metrics
         await self._store.metrics.point_at(path)
@@ -59,11 +60,21 @@ class SessionFeed:
         """Read everything again at the next look, because somebody else may have seen the change."""
         self._stale = True
 
-    async def default_session(self) -> SessionRow | None:
-        """The live session that changed last, else the newest one."""
+    def forget_making(self) -> None:
+        """The session that was being made did not come to be."""
+        if self.snapshot.making:
+            self.snapshot = replace(self.snapshot, making="")
+
+    async def default_session(self) -> str | None:
+        """The id of the live session that changed last, else of the newest one."""
         registry = self._store.registry
-        live = await registry.fetch(queries.sessions(limit=1, states=tuple(LIVE), order="updated"))
-        return next(iter(live or await registry.fetch(queries.sessions(limit=1))), None)
+        try:
+            live = await registry.fetch(queries.sessions(limit=1, states=tuple(LIVE), order="updated"))
+            found = live or await registry.fetch(queries.sessions(limit=1))
+        except Error as error:
+            self._unread = f"the registry cannot be read: {error}"
+            return None
+        return found[0].id if found else None
 
     async def read(self, *, hosted: str | None) -> Snapshot | None:
         """A new snapshot, or none when nothing that is shown has changed."""

@@ -18,20 +18,9 @@ class KeyBar(TextPane):
 
     DEFAULT_CSS = "KeyBar { height: 1; width: 1fr; dock: bottom; }"
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self._last: tuple[str, Context] | None = None
-
     def show_actions(self, screen: str, context: Context) -> None:
         """Show the actions of a screen as they stand."""
-        self._last = (screen, context)
-        if self.size.width:
-            self.show([key_line(screen, context, self.size.width)])
-
-    def on_resize(self) -> None:
-        """Fit the line to the new width."""
-        if self._last is not None:
-            self.show_actions(*self._last)
+        self.show_by(lambda width, _: [key_line(screen, context, width)])
 
 
 def key_line(screen: str, context: Context, width: int) -> Text:

@@ -82,12 +82,16 @@ class Listing(TextPane, can_focus=True):
         self.move_to(self.cursor)
 
     def _draw(self) -> None:
-        width, height = self.size
-        shown = range(self._top, min(self._page.total, self._top + height))
-        missing = [index for index in shown if self._row(index) is None]
-        self.show([self._render_row(index, width) for index in shown])
+        self.show_by(self._rows)
+        missing = [index for index in self._places(self.size.height) if self._row(index) is None]
         if missing:
             self.post_message(self.Wanted(missing[0]))
+
+    def _rows(self, width: int, height: int) -> list[Text]:
+        return [self._render_row(index, width) for index in self._places(height)]
+
+    def _places(self, height: int) -> range:
+        return range(self._top, min(self._page.total, self._top + height))
 
     def _render_row(self, index: int, width: int) -> Text:
         row = self._row(index)

@@ -24,13 +24,16 @@ class Pane(Vertical, can_focus=True):
                 return True
         return False
 
+    def on_resize(self) -> None:
+        """What lies below depends on the size."""
+        self.call_after_refresh(self.tell_more)
+
     def tell_more(self) -> None:
         """Say in the border how many lines of text lie below what is visible."""
-        scrolling = (text for text in self.query(TextPane) if text.scrolls)
-        text = next(scrolling, None)
-        more = (
-            "" if text is None or not text.below else f"↓ {text.below} {'newer' if text.follows else 'more'}"
-        )
+        text = next((text for text in self.query(TextPane) if text.scrolls and text.size), None)
+        more = ""
+        if text is not None and text.below:
+            more = f"↓ {text.below} {'newer' if text.follows else 'more'}"
         if str(self.border_subtitle or "") != more:
             self.border_subtitle = more
 

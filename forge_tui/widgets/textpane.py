@@ -1,12 +1,13 @@
 """Lines of text that repaint only what changed.
 
 Textual sends a whole widget again when any of it changes; a pane compares the new lines with the old ones
-and marks only the cells that differ, which is what keeps a slow link usable.
+and marks only the cells that differ, which is what keeps a slow link usable. Lines are built for the size
+at which they are drawn, so the first frame is right and no frame shows lines of an older size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.text import Text
 from textual.geometry import Region, Size
@@ -16,6 +17,8 @@ from textual.widget import Widget
 from forge_tui.widgets.ink import paper, strip
 
 Lines = Sequence[Text]
+Build = Callable[[int, int], Lines]
+"""Lines for a width and a height; of a pane with `height: auto` the height is that of what it lies in."""
 
 
 class TextPane(Widget):
@@ -33,36 +36,42 @@ class TextPane(Widget):
     ) -> None:
         super().__init__(id=id, classes=classes)
         self.scrolls = scrolls or follow
+        self.follows = follow
+        self._build: Build = lambda _width, _height: ()
+        self._built_for: tuple[int, int] | None = None
+        self._room = 0
+        """Height of what a pane with `height: auto` lies in."""
         self._shown: tuple[Text, ...] = ()
-        self._follow = follow
         self._scrolled = 0
         """Lines scrolled back from the end (following) or down from the top."""
 
     @property
     def lines(self) -> tuple[Text, ...]:
         """What is shown, all of it."""
+        self._fit()
         return self._shown
 
     @property
     def below(self) -> int:
         """How many lines lie below the last visible one."""
-        return self._scrolled if self._follow else self._most() - self._scrolled
-
-    @property
-    def follows(self) -> bool:
-        """Whether the newest line is shown unless somebody scrolls back."""
-        return self._follow
+        self._fit()
+        return self._scrolled if self.follows else self._most() - self._scrolled
 
     def show(self, lines: Lines) -> None:
-        """Show these lines; cells that stay the same are not touched."""
+        """Show these lines, whatever the size."""
+        self.show_by(lambda _width, _height: lines)
+
+    def show_by(self, build: Build) -> None:
+        """Show what `build` makes of the pane's size; cells that stay the same are not touched."""
+        self._build = build
+        if self._built_for is None or not self.size:
+            # Not on the screen: the lines are built when it comes there.
+            self._built_for = None
+            if self.styles.is_auto_height:
+                self.refresh(layout=True)
+            return
         before = self._visible()
-        grown = len(lines) - len(self._shown)
-        self._shown = tuple(lines)
-        if self._follow and self._scrolled and grown > 0:
-            # Somebody reads older lines: keep them where they are.
-            self._scrolled += grown
-        self._scrolled = min(self._scrolled, self._most())
-        if grown and self.styles.is_auto_height:
+        if self._rebuild(self._target()) and self.styles.is_auto_height:
             self.refresh(layout=True)
         else:
             self._repaint(before)
@@ -70,30 +79,50 @@ class TextPane(Widget):
     def scroll_text(self, amount: int) -> None:
         """Scroll down, or up when negative; as far as there are lines."""
         before = self._visible()
-        step = -amount if self._follow else amount
+        step = -amount if self.follows else amount
         self._scrolled = max(0, min(self._most(), self._scrolled + step))
         self._repaint(before)
 
-    def on_resize(self) -> None:
-        """Keep the scroll position inside the lines."""
-        self._scrolled = min(self._scrolled, self._most())
-
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """As high as the lines, where the style sheet asks for `auto`."""
+        self._room = container.height
+        if self._built_for != (width, self._room):
+            self._rebuild((width, self._room))
         return len(self._shown)
 
     def render_line(self, y: int) -> Strip:
         """One row of the pane."""
+        self._fit()
         visible = self._visible()
         line = visible[y] if y < len(visible) else Text()
         return strip(line, self.size.width, paper(self))
+
+    def _target(self) -> tuple[int, int]:
+        width, height = self.size
+        return width, self._room if self.styles.is_auto_height else height
+
+    def _fit(self) -> None:
+        """Build the lines again when the size is not the one that they were built for."""
+        if self.size and self._built_for != self._target():
+            self._rebuild(self._target())
+
+    def _rebuild(self, target: tuple[int, int]) -> int:
+        """Returns by how many lines the text has grown."""
+        lines = tuple(self._build(*target))
+        grown = len(lines) - len(self._shown)
+        if self.follows and self._scrolled and grown > 0 and self._built_for == target:
+            # Somebody reads older lines: keep them where they are.
+            self._scrolled += grown
+        self._shown, self._built_for = lines, target
+        self._scrolled = min(self._scrolled, self._most())
+        return grown
 
     def _most(self) -> int:
         return max(0, len(self._shown) - self.size.height)
 
     def _visible(self) -> tuple[Text, ...]:
         height = self.size.height
-        start = self._most() - self._scrolled if self._follow else self._scrolled
+        start = self._most() - self._scrolled if self.follows else self._scrolled
         return self._shown[start : start + height]
 
     def _repaint(self, before: tuple[Text, ...]) -> None:
@@ -115,11 +144,11 @@ def changed(old: Text, new: Text) -> tuple[int, int] | None:
     """The cells, from first to one past the last, in which two lines differ; none when they are the same."""
     if old.plain == new.plain and old.spans == new.spans and old.style == new.style:
         return None
-    if not (old.plain.isascii() and new.plain.isascii()) or old.style != new.style:
-        return 0, max(old.cell_len, new.cell_len)
-    if old.spans != new.spans:
-        return 0, max(len(old), len(new))
     a, b = old.plain, new.plain
+    widths = old.cell_len, new.cell_len
+    # Only where every character covers one cell is a place in the text a place on the screen.
+    if widths != (len(a), len(b)) or old.spans != new.spans or old.style != new.style:
+        return 0, max(widths)
     first = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     if len(a) != len(b):
         return first, max(len(a), len(b))

@@ -14,6 +14,7 @@ from textual.widgets import Input
 
 from forge.home import Home, prepare_home
 from tests.ui import homes
+from tests.ui.seed import PRESETS
 
 MakeHome = Callable[[], Home]
 
@@ -24,6 +25,8 @@ def _same_world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delenv(name, raising=False)
     # The fields of the command palette are not ours to configure.
     monkeypatch.setattr(Input, "_toggle_cursor", lambda _: None)
+    monkeypatch.setattr("forge_tui.draft.load_config", PRESETS.__getitem__)
+    monkeypatch.setattr("forge_tui.screens.new.preset_names", lambda: tuple(PRESETS))
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "UTC")
         time.tzset()

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from forge.config import PipelineConfig, dump_yaml, load_config
+from forge.config import PipelineConfig, dump_yaml
+from forge.config.models import DataConfig, ForgeTrainingConfig, ModelConfig, RuntimeConfig, TrainingConfig
 from forge.home import Home
 from forge.registry import LIVE, Heartbeat, MetricsWriter, Registry, State, edits
 from forge.registry.commands import drop_lease, request_command, take_lease
@@ -24,7 +25,25 @@ NOW = 1_795_500_000.0
 """The fake clock's time: 2026-11-24 06:00 UTC."""
 FIRST = "01J0000000000000000000000A"
 PHASES = (("pretrain", 500), ("forging", 200))
-TINY: PipelineConfig = load_config("tiny")
+
+
+def _preset(name: str, d_model: int, steps: tuple[int, int], vram: float | None) -> PipelineConfig:
+    model = ModelConfig(
+        vocab_size=2048, d_model=d_model, n_layers=4, n_heads=4, d_ff=3 * d_model, max_seq_len=128
+    )
+    return PipelineConfig(
+        name=name,
+        model=model,
+        data=DataConfig(seq_len=128),
+        runtime=RuntimeConfig(vram_budget_gb=vram),
+        pretrain=TrainingConfig(steps=steps[0]),
+        forging=ForgeTrainingConfig(steps=steps[1]),
+    )
+
+
+TINY = _preset("tiny", 128, (500, 200), None)
+PRESETS = {"25m": _preset("25m", 512, (4000, 1500), 6.0), "tiny": TINY}
+"""What the form offers in tests, so that tuning a preset changes no picture."""
 
 
 @dataclass

@@ -20,6 +20,7 @@ from tests.ui.seed import FIRST, FakeEngine
 from tests.ui.stage import LARGE, SMALL, Stage, forge_app, press, settle, stage
 
 Compare = Callable[..., bool]
+SMALLEST = (60, 16)
 SIZES = {f"{width}x{height}": (width, height) for width, height in (SMALL, LARGE)}
 
 
@@ -43,51 +44,64 @@ SHOTS = {
     "dashboard-running": _shot("running"),
     "dashboard-gpu": _shot("gpu"),
     "dashboard-forging": _shot("forging"),
-    "dashboard-other-phase": _shot("forging", "1"),
-    "dashboard-measuring": _shot("measuring"),
     "dashboard-paused": _shot("paused"),
-    "dashboard-stopped": _shot("stopped"),
     "dashboard-finished": _shot("finished"),
     "dashboard-failed": _shot("failed"),
     "dashboard-interrupted": _shot("interrupted"),
-    "dashboard-hanging": _shot("hanging"),
     "dashboard-nan": _shot("nan"),
     "dashboard-starting": _shot("starting"),
-    "dashboard-created": _shot("created"),
-    "dashboard-requested": _shot("requested"),
     "dashboard-empty": _shot("empty"),
     "dashboard-million": _shot("million"),
     "dashboard-hostile": _shot("hostile"),
     "dashboard-ascii": _shot("running", ascii_only=True),
-    "dashboard-readonly": _shot("running", "s", readonly=True, engine=None),
-    "dashboard-zoom": _shot("running", "z"),
-    "dashboard-zoom-memory": _shot("gpu", "tab", "tab", "tab", "z"),
-    "dashboard-log": _shot("running", "y"),
-    "dashboard-hint": _shot("running", "r"),
     "sessions-few": _shot("several", "L"),
     "sessions-crowd": _shot("crowd", "L", "ctrl+d", "j"),
-    "sessions-end": _shot("crowd", "L", "G"),
     "sessions-filtered": _shot("crowd", "L", "slash", "=run-0123", "enter"),
-    "sessions-nothing-found": _shot("several", "L", "slash", "=zzz"),
     "sessions-hostile": _shot("hostile", "L"),
     "sessions-empty": _shot("empty", "L"),
     "new-valid": _shot("finished", "n"),
-    "new-preset": _shot("empty", "n", "left"),
     "new-problems": _shot("empty", *BAD_FORM),
     "new-missing-corpus": _shot("empty", "n", "tab", "tab", "ctrl+u", "=text:/nowhere/*.txt"),
     "help-dashboard": _shot("running", "question_mark"),
     "help-sessions": _shot("several", "L", "question_mark"),
     "help-new": _shot("empty", "n", "f1"),
     "palette": _shot("running", "ctrl+p"),
-    "palette-search": _shot("running", "ctrl+p", "=stop"),
     "quit": _shot("running", "q", hosting=FIRST),
 }
+
+
+DETAILS = {
+    "dashboard-other-phase": _shot("forging", "1"),
+    "dashboard-measuring": _shot("measuring"),
+    "dashboard-stopped": _shot("stopped"),
+    "dashboard-hanging": _shot("hanging"),
+    "dashboard-created": _shot("created"),
+    "dashboard-requested": _shot("requested"),
+    "dashboard-readonly": _shot("running", "s", readonly=True, engine=None),
+    "dashboard-zoom": _shot("running", "z"),
+    "dashboard-zoom-memory": _shot("gpu", "tab", "tab", "tab", "z"),
+    "dashboard-log": _shot("running", "y"),
+    "dashboard-hint": _shot("running", "r"),
+    "sessions-end": _shot("crowd", "L", "G"),
+    "sessions-nothing-found": _shot("several", "L", "slash", "=zzz"),
+    "new-preset": _shot("empty", "n", "left"),
+    "palette-search": _shot("running", "ctrl+p", "=stop"),
+}
+"""Drawn in the smaller size only, where room is short."""
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", SHOTS)
 def test_screen(snap_compare: Compare, seeded: Callable[[str], Home], name: str, size: str) -> None:
-    shot = SHOTS[name]
+    assert _compare(snap_compare, seeded, SHOTS[name], SIZES[size])
+
+
+@pytest.mark.parametrize("name", DETAILS)
+def test_detail(snap_compare: Compare, seeded: Callable[[str], Home], name: str) -> None:
+    assert _compare(snap_compare, seeded, DETAILS[name], SMALL)
+
+
+def _compare(snap_compare: Compare, seeded: Callable[[str], Home], shot: Shot, size: tuple[int, int]) -> bool:
     engine = {"engine": FakeEngine(hosting=shot.hosting)}
 
     async def play(pilot: Stage) -> None:
@@ -95,7 +109,7 @@ def test_screen(snap_compare: Compare, seeded: Callable[[str], Home], name: str,
         await press(pilot, *shot.keys)
 
     app = stage(seeded(shot.home), **{**engine, **shot.options})
-    assert snap_compare(app, terminal_size=SIZES[size], run_before=play)
+    return snap_compare(app, terminal_size=size, run_before=play)
 
 
 @pytest.mark.parametrize("name", ["dashboard-failed", "sessions-few", "quit"])
@@ -103,7 +117,7 @@ def test_without_colour(
     snap_compare: Compare, seeded: Callable[[str], Home], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    test_screen(snap_compare, seeded, name, "80x24")
+    assert _compare(snap_compare, seeded, SHOTS[name], SMALL)
 
 
 def test_confirm(snap_compare: Compare, seeded: Callable[[str], Home]) -> None:
@@ -123,13 +137,7 @@ def test_too_small(snap_compare: Compare, seeded: Callable[[str], Home]) -> None
 
 @pytest.mark.parametrize("name", ["dashboard-running", "sessions-few", "new-problems", "help-dashboard"])
 def test_smallest(snap_compare: Compare, seeded: Callable[[str], Home], name: str) -> None:
-    shot = SHOTS[name]
-
-    async def play(pilot: Stage) -> None:
-        await settle(pilot)
-        await press(pilot, *shot.keys)
-
-    assert snap_compare(stage(seeded(shot.home)), terminal_size=(60, 16), run_before=play)
+    assert _compare(snap_compare, seeded, SHOTS[name], SMALLEST)
 
 
 def test_no_snapshot_is_left_over(request: pytest.FixtureRequest) -> None:
