@@ -5,6 +5,7 @@ Text from outside is made harmless here, on its way out; JSON is plain ASCII and
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -16,7 +17,9 @@ from forge.text import clean, clean_lines
 
 def say(text: str) -> None:
     """A remark for a person, on stderr."""
-    print(clean_lines(text), file=sys.stderr, flush=True)
+    # That nobody reads the remarks must not cost the answer on stdout.
+    with contextlib.suppress(OSError):
+        print(clean_lines(text), file=sys.stderr, flush=True)
 
 
 def put(text: str) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from forge.cli.console import say
 from forge.cli.exits import complain
 from forge.cli.home import engine_of
-from forge.registry import CommandRow, SessionRow, queries
+from forge.errors import NotFoundError
+from forge.registry import LIVE, CommandRow, SessionRow, queries
 
 if TYPE_CHECKING:
     from forge.engine import Engine
@@ -23,9 +24,17 @@ _LOOK_SECONDS = 0.1
 
 
 def control(kind: str, text: str | None, home: Path | None, *, wait: bool) -> int:
-    """Ask for `pause` or `stop`; returns the exit code."""
+    """Ask for `pause` or `stop`; returns the exit code.
+
+    Raises:
+        NotFoundError: no such session; or none is named, and none or several run.
+        ForgeError: nobody runs it.
+    """
     with engine_of(home) as engine:
-        return ask(engine, engine.find(text), kind, wait=wait)
+        session = engine.find(text)
+        if text is None and session.state not in LIVE:
+            raise NotFoundError(f"nothing runs, so there is nothing to {kind}.")
+        return ask(engine, session, kind, wait=wait)
 
 
 def ask(engine: Engine, session: SessionRow, kind: str, *, wait: bool, seconds: float = WAIT_SECONDS) -> int:

@@ -14,8 +14,8 @@ from typing import ParamSpec
 
 import typer
 
+from forge.cli.console import say
 from forge.errors import ForgeError
-from forge.text import clean_lines
 
 P = ParamSpec("P")
 
@@ -55,7 +55,7 @@ def ends(command: Callable[P, int]) -> Callable[P, None]:
 
 def complain(message: object) -> None:
     """One sentence about what went wrong, on stderr."""
-    print(f"forge: {clean_lines(str(message))}", file=sys.stderr, flush=True)
+    say(f"forge: {message}")
 
 
 def _code(command: Callable[[], int]) -> int:

@@ -13,7 +13,6 @@ from pathlib import Path
 from signal import Signals as SignalNames
 from typing import TYPE_CHECKING
 
-from forge import units
 from forge.cli import exits
 from forge.cli.console import put_json, say
 from forge.cli.home import engine_of
@@ -103,19 +102,18 @@ def _remark(engine: Engine, hosted: HostedRun, signals: Signals) -> None:
     if hosted.outcome is State.COMPLETED:
         say(f'{name} completed\ntry it with: forge generate {name} "def "')
     elif hosted.outcome is State.STOPPED:
-        say(f"{name} {_where(engine, session)}\ngo on with: forge resume {name}")
+        say(f"{name} {_stop_message(engine, session)}\ngo on with: forge resume {name}")
     else:
-        exits.complain(session.error or hosted.failure or f"{name} failed.")
+        exits.complain(session.error or hosted.failure or f"how {name} ended could not be recorded.")
         say(f"once that is put right, go on with: forge resume {name}")
 
 
-def _where(engine: Engine, session: SessionRow) -> str:
+def _stop_message(engine: Engine, session: SessionRow) -> str:
+    """What the engine said last about the stop: who asked, and which checkpoint there is."""
     from forge.registry import queries
 
-    run = engine.registry.one(queries.latest_phase_run(session.id, session.phase or ""))
-    if run is None or not run.total_steps:
-        return "stopped before its first step"
-    return f"stopped in {run.phase} at step {units.steps(run.step)} of {units.steps(run.total_steps)}"
+    events = engine.registry.fetch(queries.latest_events(session.id, 10))
+    return next((event.message for event in reversed(events) if event.kind == "stop"), "stopped")
 
 
 def _answer(engine: Engine, session_id: str, *, json: bool) -> None:

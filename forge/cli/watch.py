@@ -103,7 +103,9 @@ def figures(look: Look) -> list[str]:
     if look.problem is not None:
         return [look.problem]
     if session.state is State.PAUSED:
-        return [f'paused; "forge resume {session.name}" goes on']
+        # An engine that cannot save stands still by itself, and says why.
+        why = f"paused: {beat.status}" if beat is not None and beat.status else "paused"
+        return [f'{why}; "forge resume {session.name}" goes on']
     if beat is None:
         return ["starting: loading the tensor library"]
     if beat.status:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forge.cli.console import portable, put, put_json, table
+from forge import units
+from forge.cli.console import portable, put, put_json, say, table
 from forge.text import clean, clean_lines
 
 
@@ -70,3 +72,18 @@ def test_json_has_no_bare_nan(capsys: pytest.CaptureFixture[str]) -> None:
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists))
 def test_whatever_was_measured_becomes_json(value: object) -> None:
     json.dumps(portable(value), allow_nan=False)
+
+
+def test_remarks_that_nobody_reads_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", closefd=False) as stream:
+        monkeypatch.setattr("sys.stderr", stream)
+        say("a remark")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writer)
+    os.close(writer)
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.4, "now"), (41, "41 s ago"), (7300, "2 h ago")])
+def test_how_long_ago(seconds: float, said: str) -> None:
+    assert units.since(seconds) == said

@@ -41,14 +41,14 @@ def test_pause_resume_and_stop_are_answered(forge: Forge, home: Home, config: Pa
         assert f"first is running in pid {run.pid}" in taken.err
         stopped = forge("stop", "first")
         assert stopped.code == 0
-        assert "done: first stopped at step " in stopped.err
+        assert "done: first stopped, with a checkpoint at step " in stopped.err
         # Whoever resumes now finds it free, though the process may still be ending.
         assert forge("status", "first", "--json").json["sessions"][0]["owner"] is None
         _, err = run.communicate(timeout=60)
     finally:
         run.kill()
     assert run.returncode == 12
-    assert "first stopped in pretrain" in err
+    assert "first stopped by " in err
     assert "paused by " in err
     assert forge("stop", "first").code == 1
 
@@ -102,6 +102,8 @@ def test_nobody_runs_it(forge: Forge, home: Home) -> None:
     result = forge("pause", "first")
     assert result.code == 1
     assert 'Start it with "forge resume first".' in result.err
+    unnamed = forge("stop")
+    assert (unnamed.code, unnamed.err) == (4, "forge: nothing runs, so there is nothing to stop.\n")
 
 
 def test_an_answer_from_outside_is_harmless(
@@ -117,3 +119,27 @@ def test_an_answer_from_outside_is_harmless(
         result = forge("pause")
     assert result.code == 1
     assert "was refused: no\\x1b[2J." in result.err
+
+
+def test_stop_waits_until_the_session_is_free(
+    forge: Forge, home: Home, owned: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, slept = held(home, owned), iter(range(100))
+    lease.__enter__()
+
+    def sleep(_: float) -> None:
+        """The owner answers first, and gives the lease back a moment later."""
+        if next(slept) == 0:
+            with Registry.open(home) as registry:
+                (command,) = registry.fetch(queries.open_commands(owned))
+                registry.write(
+                    lambda c: edits.answer_command(c, command.id, "done", "stopped at step 9", 1.0)
+                )
+        else:
+            lease.__exit__(None, None, None)
+
+    monkeypatch.setattr("forge.cli.control.time.sleep", sleep)
+    result = forge("stop")
+    assert result.code == 0
+    assert result.err.endswith("done: first stopped at step 9\n")
+    assert next(slept) == 2

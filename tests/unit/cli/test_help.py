@@ -123,9 +123,10 @@ def test_a_reader_that_left_is_no_error() -> None:
 def test_a_locale_without_a_character_is_no_error(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "FORGE_HOME": str(tmp_path / "größe")}
     result = subprocess.run(
-        [*COMMAND, "sessions"], env=environment, capture_output=True, text=True, check=False
+        [*COMMAND, "status"], env=environment, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
+    assert "gr\\xf6\\xdfe" in result.stdout
 
 
 def test_completion_is_offered() -> None:

@@ -97,3 +97,18 @@ def test_follow_ends_when_the_session_does(forge: Forge, home: Home, monkeypatch
     assert len(lines) == 4
     for line, end in zip(lines, ["  one", "  half line", "  two", "  last words"], strict=True):
         assert line.endswith(end)
+
+
+def test_what_is_written_while_the_session_ends_is_shown(
+    forge: Forge, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.write_text(entry("one"), "utf-8")
+
+    def live(*_: object) -> bool:
+        """The owner writes its last words and ends, just then."""
+        with log.open("a", encoding="utf-8") as file:
+            file.write(entry("last words"))
+        return False
+
+    monkeypatch.setattr("forge.cli.logs._live", live)
+    assert forge("logs", "--follow").out.endswith("last words\n")

@@ -81,7 +81,7 @@ class Run:
         self.home = home
         self.screen = pexpect.spawn(
             COMMAND[0],
-            [*COMMAND[1:], "run", str(config), "--name", "first", *ENDLESS],
+            [*COMMAND[1:], "run", str(config), "--name", "first", "--json", *ENDLESS],
             env={**os.environ, "FORGE_HOME": str(home.root), "TERM": "xterm-256color"},
             encoding="utf-8",
             dimensions=(24, 80),
@@ -140,7 +140,7 @@ def run(home: Home, config: Path) -> Iterator[Run]:
 
 def test_ctrl_c_stops_with_a_checkpoint_and_says_how_to_go_on(run: Run) -> None:
     run.screen.sendintr()
-    run.screen.expect("first stopped in pretrain at step [0-9,]+ of 1,000,000")
+    run.screen.expect("first stopped by SIGINT, with a checkpoint at step [0-9]+")
     # The bar hid the cursor and gave it back.
     assert "\x1b[?25h" in run.screen.before
     run.screen.expect("go on with: forge resume first")
@@ -160,7 +160,7 @@ def test_a_terminal_that_closes_leaves_the_run_alone(run: Run) -> None:
     until(lambda: run.step() > step, "another step")
     stopped = invoke(run.home, "stop")
     assert stopped.code == 0
-    assert "done: first stopped at step" in stopped.err
+    assert "done: first stopped, with a checkpoint at step" in stopped.err
     assert run.exit_code() == 12
     # Neither bar nor report was written where only the log belongs.
     assert all(line.startswith("{") for line in log.read_text("utf-8").splitlines())

@@ -112,7 +112,7 @@ def test_sessions_for_a_program(forge: Forge, home: Home) -> None:
     answer = forge("sessions", "--json", "--state", "stopped", "--limit", "1").json
     assert answer["total"] == 2
     assert [row["name"] for row in answer["sessions"]] == ["three"]
-    assert [row["name"] for row in forge("sessions", "--json", "--search", "TW").json["sessions"]] == ["two"]
+    assert [row["name"] for row in forge("sessions", "--json", "--search", "TWO").json["sessions"]] == ["two"]
     assert forge("sessions", "--state", "lost").code == 2
 
 
