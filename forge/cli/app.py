@@ -7,13 +7,14 @@ no module of a command before it is called.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from forge.cli import complete
+from forge.cli.config import config_app
 from forge.cli.exits import EXIT_CODES, ends
+from forge.cli.options import Home, Json, Overrides, Quiet, Session, Source, Wait
 
 HELP = """Make small language models on your own machine, and never lose a run.
 
@@ -37,49 +38,7 @@ examples:
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-config_app = typer.Typer(
-    help="See presets, write your own configuration, and check it.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    epilog="""\b
-examples:
-  forge config presets
-  forge config show tiny > mine.yaml
-  forge config check mine.yaml
-""",
-)
 app.add_typer(config_app, name="config")
-
-Home = Annotated[
-    Path | None,
-    typer.Option(
-        "--home",
-        metavar="DIR",
-        help="The folder that holds everything; default: $FORGE_HOME, else the user's data folder.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
-Session = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="SESSION",
-        help="Name, id or the beginning of an id; default: the live session, else the newest.",
-        autocompletion=complete.sessions,
-        show_default=False,
-    ),
-]
-Source = Annotated[
-    str,
-    typer.Argument(metavar="PRESET|FILE", help="A preset, or a YAML file.", autocompletion=complete.presets),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", "-s", metavar="KEY=VALUE", help="Change one setting, such as pretrain.steps=200; repeatable."
-    ),
-]
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait, for a minute at most, for the answer.")]
 
 
 def main() -> None:
@@ -333,65 +292,3 @@ def doctor(json: Json = False, home: Home = None) -> int:
     from forge.cli import doctor as command
 
     return command.doctor(home, json=json)
-
-
-@config_app.command(
-    "presets",
-    epilog="""\b
-examples:
-  forge config presets
-""",
-)
-@ends
-def config_presets() -> int:
-    """List the presets."""
-    from forge.cli import config as command
-
-    return command.presets()
-
-
-@config_app.command(
-    "show",
-    epilog="""\b
-examples:
-  forge config show tiny > mine.yaml
-  forge config show tiny --set seed=7
-""",
-)
-@ends
-def config_show(source: Source, overrides: Overrides = None) -> int:
-    """Print a whole configuration as YAML."""
-    from forge.cli import config as command
-
-    return command.show(source, overrides or [])
-
-
-@config_app.command(
-    "schema",
-    epilog="""\b
-examples:
-  forge config schema > forge.schema.json
-""",
-)
-@ends
-def config_schema() -> int:
-    """Print the JSON Schema of a configuration file, for an editor."""
-    from forge.cli import config as command
-
-    return command.schema()
-
-
-@config_app.command(
-    "check",
-    epilog="""\b
-examples:
-  forge config check mine.yaml
-  forge config check mine.yaml --set pretrain.steps=200
-""",
-)
-@ends
-def config_check(source: Source, overrides: Overrides = None) -> int:
-    """Check a configuration file, and list everything that is wrong with it."""
-    from forge.cli import config as command
-
-    return command.check(source, overrides or [])

@@ -1,54 +1,101 @@
-"""`forge config`: what can be configured, and whether a file is fine."""
+"""`forge config`: what can be configured, and whether a file is fine.
+
+The group is part of `forge --help`, so what it works with is imported inside its commands.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from importlib import resources
+
+import typer
 
 from forge.cli.console import put, put_json, put_table
-from forge.config import dump_yaml, json_schema, load_config, preset_names
+from forge.cli.exits import ends
+from forge.cli.options import Overrides, Source
 from forge.text import clean_lines
 
+config_app = typer.Typer(
+    help="See presets, write your own configuration, and check it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog="""\b
+examples:
+  forge config presets
+  forge config show tiny > mine.yaml
+  forge config check mine.yaml
+""",
+)
 
+
+@config_app.command(
+    epilog="""\b
+examples:
+  forge config presets
+"""
+)
+@ends
 def presets() -> int:
-    """Print the presets, each with what it is for; returns the exit code."""
+    """List the presets, and what each is for."""
+    from forge.config import preset_names
+
     put_table([[name, _purpose(name)] for name in preset_names()])
     return 0
 
 
-def show(source: str, overrides: Sequence[str]) -> int:
-    """Print a whole configuration as YAML; returns the exit code."""
-    text = dump_yaml(load_config(source, overrides))
+@config_app.command(
+    epilog="""\b
+examples:
+  forge config show tiny > mine.yaml
+  forge config show tiny --set seed=7
+"""
+)
+@ends
+def show(source: Source, overrides: Overrides = None) -> int:
+    """Print a whole configuration as YAML."""
+    from forge.config import dump_yaml, load_config
+
+    text = dump_yaml(load_config(source, overrides or []))
     print(clean_lines(text) if sys.stdout.isatty() else text, end="")
     return 0
 
 
+@config_app.command(
+    epilog="""\b
+examples:
+  forge config schema > forge.schema.json
+"""
+)
+@ends
 def schema() -> int:
-    """Print the JSON Schema of a configuration file; returns the exit code."""
+    """Print the JSON Schema of a configuration file, for an editor."""
+    from forge.config import json_schema
+
     put_json(json_schema())
     return 0
 
 
-def check(source: str, overrides: Sequence[str]) -> int:
-    """Say whether a file is a valid configuration; returns the exit code.
+@config_app.command(
+    epilog="""\b
+examples:
+  forge config check mine.yaml
+  forge config check mine.yaml --set pretrain.steps=200
+"""
+)
+@ends
+def check(source: Source, overrides: Overrides = None) -> int:
+    """Check a configuration file, and list everything that is wrong with it."""
+    from forge.config import load_config
 
-    Raises:
-        NotFoundError: there is no such file.
-        ConfigError: it is not valid; every problem is listed with its place.
-    """
-    config = load_config(source, overrides)
+    config = load_config(source, overrides or [])
     put(f"{source}: fine; phases {', '.join(config.phases)}")
     return 0
 
 
 def _purpose(name: str) -> str:
     """The comment at the top of a preset."""
-    lines = (
-        resources.files("forge.config").joinpath("presets", f"{name}.yaml").read_text("utf-8").splitlines()
-    )
-    return " ".join(line.lstrip("# ").strip() for line in lines[: _comment_length(lines)])
+    from importlib import resources
+    from itertools import takewhile
 
-
-def _comment_length(lines: Sequence[str]) -> int:
-    return next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    preset = resources.files("forge.config").joinpath("presets", f"{name}.yaml")
+    comment = takewhile(lambda line: line.startswith("#"), preset.read_text("utf-8").splitlines())
+    return " ".join(line.lstrip("# ").rstrip() for line in comment)
