@@ -41,7 +41,7 @@ snapshots: $(VENV)/.installed-dev ## Draw the snapshots of the screens anew, to 
 
 # No workers: a proof has the machine to itself, and its figures are shown.
 proofs: $(VENV)/.installed-dev ## Show the claims on this machine (minutes)
-	$(BIN)/python -m pytest -m proofs -n 0 -s
+	$(BIN)/python -m pytest -m proofs -n 0 -s -o faulthandler_timeout=3600
 
 soak: $(VENV)/.installed-dev ## Run long, looking for leaks
 	$(BIN)/python -m pytest -m soak -n 0 -s
