@@ -156,4 +156,5 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> No
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen in {seconds:.0f} seconds"
-        time.sleep(0.05)
+        # Looking costs time that the other process, on the same core, needs.
+        time.sleep(0.2)
