@@ -5,6 +5,8 @@ Whatever is wrong with a file, a person gets one `ConfigError` that lists every 
 
 from __future__ import annotations
 
+import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -18,6 +20,10 @@ from forge.config.models import PipelineConfig
 from forge.errors import ConfigError, NotFoundError
 
 MAX_CONFIG_BYTES = 1 << 20
+_DEPTH = 3
+"""How deep groups of settings are nested."""
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 
 
 def preset_names() -> list[str]:
@@ -68,8 +74,8 @@ def read_file(path: Path, overrides: Sequence[str]) -> PipelineConfig:
 def parse_yaml(text: str, where: str, overrides: Sequence[str] = ()) -> PipelineConfig:
     """Parse and check YAML text; `where` names it in messages."""
     try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        data = _load(text)
+    except _NOT_YAML as error:
         raise ConfigError(f"{where}: not valid YAML: {_one_line(error)}") from error
     if data is None:
         data = {}
@@ -99,8 +105,8 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         if not separator or not key:
             raise ConfigError(f'override "{override}": expected key=value, for example pretrain.steps=200')
         try:
-            value = yaml.safe_load(raw)
-        except yaml.YAMLError as error:
+            value = _load(raw)
+        except _NOT_YAML as error:
             raise ConfigError(f'override "{override}": {_one_line(error)}') from error
         if isinstance(value, str):
             value = _number(value)
@@ -117,7 +123,8 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
 
 def dump_yaml(config: PipelineConfig) -> str:
     """The whole configuration as YAML that `parse_yaml` reads back unchanged."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    # ASCII only: PyYAML writes some separators of Unicode as they are, and then reads a line end there.
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=False)
 
 
 def json_schema() -> dict[str, Any]:
@@ -125,22 +132,41 @@ def json_schema() -> dict[str, Any]:
     return PipelineConfig.model_json_schema()
 
 
-def _copy(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in data.items()}
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error: one of the two would be dropped in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value} stands twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _load(text: str) -> Any:
+    # S506 knows only the loaders of yaml itself; this one is its safe loader and refuses more.
+    return yaml.load(text, _Loader)
+
+
+def _copy(data: Mapping[str, Any], depth: int = _DEPTH) -> dict[str, Any]:
+    """A copy as deep as settings go: what an alias repeats below that would grow without bound."""
+    return {k: _copy(v, depth - 1) if isinstance(v, Mapping) and depth else v for k, v in data.items()}
 
 
 def _number(text: str) -> str | float:
     # YAML 1.1 reads "1e-3" as a string; people type it for learning rates.
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    return float(text) if _EXPONENT.fullmatch(text) else text
 
 
 def _reason(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         return "unknown key"
-    return f"{error['msg']} (got {error['input']!r})" if "input" in error else str(error["msg"])
+    # Shortened: what stands there may be a whole document.
+    return f"{error['msg']} (got {reprlib.repr(error['input'])})" if "input" in error else str(error["msg"])
 
 
 def _listing(where: str, problems: Sequence[tuple[str, str]]) -> str:
