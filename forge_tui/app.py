@@ -155,8 +155,7 @@ class ForgeApp(App[str]):
 
     async def _look_at_list(self, screen: MainScreen) -> None:
         listing: SessionsScreen = screen  # type: ignore[assignment]
-        moved = await self.store.registry.changed()
-        page = await self._lister.read(listing.list_query, listing.offset_wanted, moved=moved)
+        page = await self._lister.read(listing.list_query, listing.offset_wanted)
         if page is not None:
             self.post_message(PageRead(page))
 
@@ -319,6 +318,7 @@ class ForgeApp(App[str]):
             return
         if message.error is not None:
             self.feed.forget_making()
+            self.post_message(SnapshotTaken(self.snapshot))
             self.say(message.error, "error", timeout=12)
         elif message.call in ("start", "resume") and message.session_id is not None:
             self.open_session(message.session_id)

@@ -114,7 +114,7 @@ def _field_of(place: str) -> str:
 
 def whole_number(text: str) -> int | None:
     """A non-negative whole number as people type it: `2000`, `2,000`, `2_000`."""
-    plain = re.sub(r"(?<=\d)[,_ ](?=\d{3}\b)", "", text.strip())
+    plain = re.sub(r"(?<=\d)[,_ ](?=\d{3}(?!\d))", "", text.strip())
     return int(plain) if re.fullmatch(r"[0-9]{1,12}", plain) else None
 
 

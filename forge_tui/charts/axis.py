@@ -32,9 +32,12 @@ class Scale:
 
     def rows(self, values: Floats, height: int) -> Ints:
         """The dot row of each value, inside `0 … height-1`; NaN gives row 0 and must be masked."""
-        share = (self.high - self.transform(values)) / (self.high - self.low)
-        place = np.nan_to_num(share * (height - 1), nan=0.0, posinf=0.0, neginf=0.0)
-        return np.clip(np.rint(place), 0, height - 1).astype(np.int64)
+        # A difference of huge values overflows to an infinity, which still lies on the right side.
+        with np.errstate(over="ignore", invalid="ignore"):
+            share = (self.high - self.transform(values)) / (self.high - self.low)
+        inside = np.clip(np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
+        rows: Ints = np.rint(inside * (height - 1)).astype(np.int64)
+        return rows
 
 
 def fit(low: float, high: float, *, log: bool = False) -> Scale:

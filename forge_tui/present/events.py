@@ -34,10 +34,10 @@ def event_lines(event: EventRow, width: int) -> list[Text]:
     head = compose((time, "faint"), (sign, ink), (step, "label"))
     most = _MOST_LINES[event.level]
     if most == 1:
-        return [head.append_text(safe(event.message, max(1, width - head.cell_len), ink))]
+        return [compose(head, (event.message, ink), width=width)]
     first, *rest = _wrap(clean(event.message), width - head.cell_len, width - len(time))
-    lines = [head.append_text(safe(first, max(1, width - head.cell_len), ink))]
-    lines += [safe(" " * len(time) + line, width, ink) for line in rest[: most - 1]]
+    lines = [compose(head, (first, ink), width=width)]
+    lines += [compose((" " * len(time) + line, ink), width=width) for line in rest[: most - 1]]
     if len(rest) > most - 1:
         lines[-1].truncate(width - 1)
         lines[-1].append(ELLIPSIS, ink)

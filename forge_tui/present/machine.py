@@ -69,7 +69,7 @@ def device_bytes(system: Mapping[str, float]) -> float | None:
 
 
 def _line(label: str, width: int, figure: str, extra: str = "") -> Text:
-    line = compose((f"{label:<10}", "label"), (figure, "value"))
+    line = compose((f"{label:<10}", "label"), (figure, "value"), width=width)
     return line.append_text(compose((extra, "label"))) if line.cell_len + len(extra) <= width else line
 
 
@@ -80,8 +80,9 @@ def _amount(value: float | None) -> str:
 def _of(used: float | None, total: float | None) -> str:
     if used is None or not total:
         return _amount(used)
-    (number, unit), whole = units.size(used).split(" "), units.size(total)
-    return f"{number} of {whole}" if whole.endswith(f" {unit}") else f"{number} {unit} of {whole}"
+    part, whole = units.size(used), units.size(total)
+    number, _, unit = part.partition(" ")
+    return f"{number if unit and whole.endswith(f' {unit}') else part} of {whole}"
 
 
 def memory_chart(snapshot: Snapshot) -> Chart:

@@ -120,7 +120,7 @@ def _second_line(snapshot: Snapshot, width: int) -> Text:
     return compose(*bar(now.share, room), "  ", text)
 
 
-def bar(share: float, width: int) -> tuple[Part, Part]:
+def bar(share: float, width: int) -> tuple[tuple[str, str], tuple[str, str]]:
     """A bar of `width` cells; full only when all is done."""
     filled = int(share * width)
     return ("█" * filled, "bar"), ("░" * (width - filled), "track")

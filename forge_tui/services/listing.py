@@ -20,14 +20,16 @@ class SessionLister:
         """Read again at the next look."""
         self._read = None
 
-    async def read(self, query: ListQuery, offset: int, *, moved: bool) -> Page | None:
+    async def read(self, query: ListQuery, offset: int) -> Page | None:
         """The page that begins at `offset`; none when it is at hand already and nothing has moved."""
-        if not moved and self._read == (query, offset):
-            return None
+        registry = self._store.registry
         _, column, descending = ORDERS[query.order]
         try:
-            total = await self._store.registry.one(queries.count_sessions(query.search)) or 0
-            rows = await self._store.registry.fetch(
+            moved = await registry.changed()
+            if not moved and self._read == (query, offset):
+                return None
+            total = await registry.one(queries.count_sessions(query.search)) or 0
+            rows = await registry.fetch(
                 queries.sessions(
                     limit=PAGE,
                     offset=offset,

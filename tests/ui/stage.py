@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,3 +79,29 @@ def _busy(app: ForgeApp) -> bool:
     waiting = (WorkerState.PENDING, WorkerState.RUNNING)
     others = (worker for worker in app.workers if worker.name != "pulse")
     return app.pulse.looks == 0 or any(worker.state in waiting for worker in others)
+
+
+@asynccontextmanager
+async def playing(app: ForgeApp, size: tuple[int, int] = LARGE) -> AsyncIterator[Stage]:
+    """The application on the stage, with everything drawn."""
+    async with app.run_test(size=size, notifications=True) as pilot:
+        await settle(pilot)
+        yield pilot
+
+
+def said(app: ForgeApp) -> str:
+    """What is notified now."""
+    return "\n".join(notification.message for notification in app._notifications)
+
+
+def shown(app: ForgeApp) -> str:
+    """The whole screen as text."""
+    width, height = app.size
+    lines = app.screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in strip).ljust(width) for strip in lines[:height])
+
+
+def engine_of(app: ForgeApp) -> FakeEngine:
+    """The engine that was put in place of the real one."""
+    assert isinstance(app._engine, FakeEngine)
+    return app._engine
