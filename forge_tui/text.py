@@ -58,7 +58,8 @@ def cut(line: Text, width: int) -> None:
         line.truncate(0)
     elif line.cell_len > width:
         line.truncate(width - 1)
-        line.append(ELLIPSIS)
+        end = len(line.plain)
+        line.append(ELLIPSIS, next((span.style for span in reversed(line.spans) if span.end >= end), ""))
 
 
 def pad(line: Text, width: int) -> Text:
