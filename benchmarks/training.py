@@ -1,0 +1,186 @@
+"""Real `tiny` runs in programs of their own that take turns: each stands still except while it is measured.
+
+Stopped with SIGSTOP between its turns, a run keeps its warm state, so turns can be short and many, and a
+machine that is slow for a while is slow for every side.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from types import TracebackType
+
+from benchmarks.children import BIN
+from benchmarks.terminal import Terminal
+from forge.config import dump_yaml, load_config
+from forge.home import Home
+from forge.registry import Heartbeat, fetch, open_reader, queries, sqlite
+
+SETTLE_SECONDS = 1.0
+"""A run that goes on fills its caches again before its steps count."""
+START_SECONDS = 180.0
+NOTHING: AbstractContextManager[object] = nullcontext()
+_STEPS = 1_000_000  # more than any measurement takes; nor do evaluation and checkpoints disturb it
+_SETTINGS = (
+    f"pretrain.steps={_STEPS}",
+    f"pretrain.eval_every={_STEPS}",
+    f"runtime.checkpoint_every={_STEPS}",
+    "data.max_bytes=1000000",
+)
+_FORGE = """
+from forge.registry import sqlite
+sqlite.JOURNAL = "{journal}"
+from forge.cli import main
+main()
+"""
+
+
+class Training:
+    """A session that trains in another process; stands still once it has been made."""
+
+    def __init__(self, home: Home, process: subprocess.Popen[bytes], close: Callable[[], None]) -> None:
+        self.home = home
+        self.process = process
+        self._close = close
+        try:
+            self.session_id = self._wait_until_stepping()
+            self.stop()
+        except BaseException:
+            close()
+            raise
+
+    @classmethod
+    def headless(cls, home: Home, *settings: str, journal: sqlite.Journal | None = None) -> Training:
+        """`forge run --quiet`."""
+        command = [sys.executable, "-c", _FORGE.format(journal=journal or sqlite.JOURNAL), "run"]
+        log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        process = subprocess.Popen(
+            [*command, write_config(home, *settings), "--quiet", "--home", home.root],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+
+        def close() -> None:
+            # A run that is stopped hears of it only when it goes on.
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGCONT)
+            _wait_or_kill(process)
+            log.close()
+
+        return cls(home, process, close)
+
+    @classmethod
+    def on_screen(cls, home: Home, *settings: str) -> tuple[Training, Terminal]:
+        """`forge-tui --start` in a terminal."""
+        terminal = Terminal(
+            [BIN / "forge-tui", "--home", home.root, "--start", write_config(home, *settings)]
+        )
+        return cls(home, terminal.process, terminal.close), terminal
+
+    def stop(self) -> None:
+        """Stand still."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Train again."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def step_seconds(self, seconds: float, beside: AbstractContextManager[object] = NOTHING) -> float:
+        """Train for a while; returns the mean time of a step, and stands still again.
+
+        Args:
+            seconds: how long steps are counted.
+            beside: what goes on meanwhile. It is over before the run stands still: stopped in the middle of a
+                transaction, a run may keep others waiting.
+        """
+        since = time.time()
+        self.go_on()
+        try:
+            with beside:
+                time.sleep(SETTLE_SECONDS)
+                first = self._beat_after(since)
+                time.sleep(seconds)
+                last = self._beat_after(first.at)
+        finally:
+            self.stop()
+        return (last.at - first.at) / (last.step - first.step)
+
+    def close(self) -> None:
+        """End it."""
+        self._close()
+
+    def __enter__(self) -> Training:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _wait_until_stepping(self) -> str:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            found = list(self.home.sessions.glob("*/metrics.db"))
+            beat = self._beat(found[0]) if found else None
+            if beat is not None and beat.step >= 20:
+                return found[0].parent.name
+            time.sleep(0.2)
+        raise RuntimeError(
+            f"{self.process.args!r} did not begin to train; it ended with {self.process.poll()}"
+        )
+
+    def _beat_after(self, at: float) -> Heartbeat:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            beat = self._beat(self.home.session(self.session_id).metrics)
+            if beat is not None and beat.at > at:
+                return beat
+            time.sleep(0.1)
+        raise RuntimeError(f"{self.process.args!r} stands still; it ended with {self.process.poll()}")
+
+    @staticmethod
+    def _beat(metrics: Path) -> Heartbeat | None:
+        connection = open_reader(metrics)
+        try:
+            return next(iter(fetch(connection, queries.heartbeat())), None)
+        except sqlite.OperationalError:
+            return None  # the file is just being made
+        finally:
+            connection.close()
+
+
+def write_config(home: Home, *settings: str) -> Path:
+    """The configuration of a run that goes on until it is ended."""
+    home.root.mkdir(parents=True, exist_ok=True)
+    path = home.root / "benchmark.yaml"
+    path.write_text(dump_yaml(load_config("tiny", [*_SETTINGS, *settings])), "utf-8")
+    return path
+
+
+def share_cache(source: Home, target: Home) -> None:
+    """Give another home the token shards of the first, so that they are made once."""
+    target.root.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source.cache, target.cache)
+
+
+def thread_seconds(process: int, thread: int) -> float:
+    """Processor time of one thread so far."""
+    fields = Path(f"/proc/{process}/task/{thread}/stat").read_text("utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
