@@ -87,6 +87,15 @@ class Home:
         """Tokenised corpora, keyed by content hash."""
         return self.root / "cache"
 
+    @property
+    def cleanup_lock(self) -> Path:
+        """Whoever moves sessions into the trash, out of it or deletes them holds the lock on this file."""
+        return self.root / "cleanup.lock"
+
+    def trashed(self, session_id: str) -> SessionPaths:
+        """Paths of one session in the trash."""
+        return SessionPaths(self.trash / session_id)
+
     def session(self, session_id: str) -> SessionPaths:
         """Paths of one session. The id is one that Forge made, never a name typed by a person."""
         return SessionPaths(self.sessions / session_id)

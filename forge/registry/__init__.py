@@ -3,14 +3,16 @@
 What is imported from here is the whole of its surface; a module below it may change at any time.
 """
 
-from forge.registry import edits, metrics, queries, rows
+from forge.registry import cleanup, edits, metrics, queries, rows
 from forge.registry.lifecycle import LIVE, RESUMABLE, TRANSITIONS, State, check_transition
 from forge.registry.metrics import MetricsWriter, Record
 from forge.registry.query import Query, afetch, fetch
 from forge.registry.readers import Reader
 from forge.registry.registry import Registry
 from forge.registry.rows import (
+    AuditRow,
     BucketRow,
+    CandidateRow,
     CheckpointRow,
     CommandRow,
     CommandState,
@@ -21,6 +23,7 @@ from forge.registry.rows import (
     PointRow,
     SeriesRow,
     SessionRow,
+    TrashRow,
 )
 from forge.registry.sqlite import (
     LIBRARY,
@@ -43,7 +46,9 @@ __all__ = [
     "TRANSITIONS",
     "VERSION",
     "WAL_SAFE",
+    "AuditRow",
     "BucketRow",
+    "CandidateRow",
     "CheckpointRow",
     "CommandRow",
     "CommandState",
@@ -65,8 +70,10 @@ __all__ = [
     "SeriesRow",
     "SessionRow",
     "State",
+    "TrashRow",
     "afetch",
     "check_transition",
+    "cleanup",
     "connect_reader",
     "edits",
     "fetch",

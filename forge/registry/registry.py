@@ -56,12 +56,15 @@ class Registry:
         Raises:
             RegistryError: read-only, locked by another process for too long, or the disk refused.
         """
-        if self.read_only:
-            raise RegistryError(f"nothing can be changed: {self.notice or 'the registry is read-only.'}")
-        self._check_usable()
-        if threading.current_thread().name.startswith(_WRITER_THREAD):
-            raise RuntimeError("Registry.write inside Registry.write would wait for itself for ever")
-        return self._executor.submit(self._write, fn).result()
+        return self._on_writer(lambda writer: self._transact(writer, fn))
+
+    def compact(self) -> int:
+        """Give the room of deleted rows back to the file system, and empty the WAL; the bytes regained.
+
+        Raises:
+            RegistryError: read-only, or locked by another process for too long.
+        """
+        return self._on_writer(self._compact)
 
     def fetch(self, query: Query[T]) -> list[T]:
         """All rows of a query."""
@@ -102,20 +105,42 @@ class Registry:
     ) -> None:
         self.close()
 
-    def _write(self, fn: Callable[[Connection], T]) -> T:
+    def _on_writer(self, work: Callable[[Connection], T]) -> T:
+        if self.read_only:
+            raise RegistryError(f"nothing can be changed: {self.notice or 'the registry is read-only.'}")
+        self._check_usable()
+        if threading.current_thread().name.startswith(_WRITER_THREAD):
+            raise RuntimeError("Registry.write inside Registry.write would wait for itself for ever")
+        return self._executor.submit(self._guarded, work).result()
+
+    def _guarded(self, work: Callable[[Connection], T]) -> T:
         try:
             if self._writer is None:
                 self._writer = sqlite.open_writer(
                     self.path, synchronous="FULL", wal_autocheckpoint=WAL_AUTOCHECKPOINT
                 )
-            with transaction(self._writer):
-                return fn(self._writer)
+            return work(self._writer)
         except sqlite.IntegrityError:
             raise  # a mistake of the program, not something a person can act on
         except sqlite.Error as error:
             raise self._explain(error) from error
         except OverflowError as error:
             raise RegistryError(f"a number is too large for the registry: {error}.") from error
+
+    def _transact(self, writer: Connection, fn: Callable[[Connection], T]) -> T:
+        with transaction(writer):
+            return fn(writer)
+
+    def _compact(self, writer: Connection) -> int:
+        before = self._file_bytes()
+        sqlite.release_free_pages(writer)
+        sqlite.truncate_wal(writer)
+        return max(0, before - self._file_bytes())
+
+    def _file_bytes(self) -> int:
+        wal = self.path.with_name(self.path.name + "-wal")
+        # By stat alone: to open a live database file drops SQLite's locks on it.
+        return sum(path.stat().st_size for path in (self.path, wal) if path.exists())
 
     def _close_writer(self) -> None:
         if self._writer is None:

@@ -163,3 +163,43 @@ class BucketRow(Row):
     high: float | None
     last: float | None
     broken: int
+
+
+class CandidateRow(Row):
+    """What the registry knows of a session that decides whether cleanup may take it."""
+
+    session: SessionRow
+    tags: tuple[str, ...]
+    has_checkpoint: bool
+    """Whether a checkpoint is recorded; one that landed just before a crash may not be."""
+    restored_at: float | None
+    """When it was last brought back from the trash."""
+
+
+class TrashRow(Row):
+    """A session in the trash."""
+
+    session_id: str
+    name: str
+    state_before: State
+    """What undo brings it back to."""
+    trashed_at: float
+    actor: str
+    reason: str
+    bytes: int
+    purging: bool
+    """Its files are being deleted: there is no way back."""
+
+
+class AuditRow(Row):
+    """One deletion, or its undoing; kept when everything else about the session is gone."""
+
+    id: int
+    at: float
+    actor: str
+    action: str
+    session_id: str | None
+    path: str | None
+    """Relative to the home."""
+    bytes: int | None
+    detail: str

@@ -152,13 +152,31 @@ _AUDIT = """CREATE TABLE audit (
     detail TEXT NOT NULL DEFAULT ''
 ) STRICT"""
 
+_SESSION_TAG = """CREATE TABLE session_tag (
+    session_id TEXT NOT NULL REFERENCES session(id) ON DELETE CASCADE,
+    tag TEXT NOT NULL,
+    PRIMARY KEY (session_id, tag)
+) STRICT, WITHOUT ROWID"""
+
+# One row for every session in the trash: what undo needs, and how far a purge has come.
+_TRASH = """CREATE TABLE trash (
+    session_id TEXT PRIMARY KEY REFERENCES session(id) ON DELETE CASCADE,
+    state_before TEXT NOT NULL CHECK (state_before IN
+        ('created','completed','failed','stopped','interrupted')),
+    trashed_at REAL NOT NULL,
+    actor TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    purging INTEGER NOT NULL DEFAULT 0 CHECK (purging IN (0, 1))
+) STRICT"""
+
 REGISTRY_SCHEMA: tuple[Migration, ...] = (
     Migration(
         1,
         "sessions, phases, models, checkpoints, events, commands",
         (
             _MIGRATION, _SESSION, _PHASE_RUN, _MODEL, _MODEL_PARENT, _CHECKPOINT, _HANDOFF, _EVENT, _COMMAND,
-            _AUDIT,
+            _AUDIT, _SESSION_TAG, _TRASH,
             "CREATE INDEX phase_run_session ON phase_run (session_id, position)",
             "CREATE INDEX model_session ON model (session_id, created_at)",
             "CREATE INDEX model_parent_parent ON model_parent (parent_id)",
@@ -166,6 +184,7 @@ REGISTRY_SCHEMA: tuple[Migration, ...] = (
             "CREATE INDEX event_session ON event (session_id, id)",
             "CREATE INDEX command_session ON command (session_id, id)",
             "CREATE INDEX command_open ON command (session_id) WHERE state IN ('requested','claimed')",
+            "CREATE INDEX audit_session ON audit (session_id, id)",
         ),
     ),
 )  # fmt: skip

@@ -24,6 +24,7 @@ BUSY_TIMEOUT_MS = 30_000
 JOURNAL_SIZE_LIMIT = 64 << 20
 STRICT_SINCE = (3, 37, 0)
 _ITER_CHUNK = 64
+_VACUUM_PAGES = 4096
 
 Synchronous = Literal["FULL", "NORMAL"]
 Journal = Literal["WAL", "DELETE"]
@@ -211,6 +212,20 @@ def truncate_wal(connection: Connection, attempts: int = 3) -> bool:
         return False
     finally:
         connection.execute(f"PRAGMA busy_timeout={before}").close()
+
+
+def release_free_pages(connection: Connection) -> None:
+    """Give the free pages of a file back to the file system, outside a transaction.
+
+    In bites, so that no other writer waits long.
+    """
+    free = one_value(connection, "PRAGMA freelist_count")
+    while free:
+        # `executescript` steps the pragma to its end; through `execute` it frees a single page.
+        connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").close()
+        before, free = free, one_value(connection, "PRAGMA freelist_count")
+        if free >= before:
+            return  # a file that was made without auto_vacuum keeps its pages
 
 
 def optimize(connection: Connection) -> None:
