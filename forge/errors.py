@@ -67,3 +67,9 @@ class TrainingError(ForgeError):
     """A phase cannot go on: out of memory at micro-batch 1, or diverged too often."""
 
     exit_code: ClassVar[int] = 11
+
+
+class MergeError(ForgeError):
+    """Models cannot be merged: they do not fit each other, are damaged, or the result has no place to go."""
+
+    exit_code: ClassVar[int] = 13

@@ -7,6 +7,7 @@ no module of a command before it is called.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -277,6 +278,37 @@ def generate(
     sampling = command.Sampling(max_tokens, temperature, top_k or None, seed)
     model, prompt = (None, first) if second is None else (first, second)
     return command.generate(model, prompt, home, sampling, json=json)
+
+
+@app.command(
+    epilog="""\b
+examples:
+  forge merge recipe.yaml -o merged
+  forge merge recipe.yaml -o merged --json
+
+A recipe is YAML as mergekit reads it. The models are folders as Forge or Hugging Face write them, or
+safetensors files; nothing is downloaded. docs/merge.md has the methods and their parameters.
+"""
+)
+@ends
+def merge(
+    recipe: Annotated[
+        Path,
+        typer.Argument(metavar="RECIPE.yaml", help="What is merged, and how.", show_default=False),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="A new folder for the result.", show_default=False
+        ),
+    ],
+    quiet: Quiet = False,
+    json: Json = False,
+) -> int:
+    """Merge models of one architecture into one."""
+    from forge.cli import merge as command
+
+    return command.merge(recipe, output, json=json, quiet=quiet)
 
 
 @app.command(

@@ -38,6 +38,7 @@ exit codes:
   10   the session cannot go to that state from the one it is in
   11   training failed: out of memory, or diverged too often
   12   the run was stopped before its end; "forge resume" goes on
+  13   the models cannot be merged, or the folder for the result exists
   130  SIGINT (Ctrl-C), 143 SIGTERM: a run was stopped with a checkpoint
 """
 
