@@ -124,7 +124,10 @@ def check_move(source: Path, target: Path) -> None:
     check(source)
     if is_there(target):
         raise NotOursError(f"{target} is there already; move one of the two folders away by hand.")
-    if target.parent.lstat().st_dev != source.lstat().st_dev or not target.parent.is_dir():
+    into = target.parent.lstat()
+    if not stat.S_ISDIR(into.st_mode):
+        raise NotOursError(f"{target.parent} is not a folder of the home but leads elsewhere.")
+    if into.st_dev != source.lstat().st_dev:
         raise NotOursError(f"{target.parent} is on another file system than {source.parent}.")
 
 
