@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -27,7 +26,6 @@ from forge.registry import Heartbeat, fetch, open_reader, queries, sqlite
 SETTLE_SECONDS = 1.0
 """A run that goes on fills its caches again before its steps count."""
 START_SECONDS = 180.0
-NOTHING: AbstractContextManager[object] = nullcontext()
 _STEPS = 1_000_000  # more than any measurement takes; nor do evaluation and checkpoints disturb it
 _SETTINGS = (
     f"pretrain.steps={_STEPS}",
@@ -35,6 +33,9 @@ _SETTINGS = (
     f"runtime.checkpoint_every={_STEPS}",
     "data.max_bytes=1000000",
 )
+Beside = Callable[[], AbstractContextManager[object]]
+Log = Callable[[], bytes]
+"""What a program has written so far."""
 _FORGE = """
 from forge.registry import sqlite
 sqlite.JOURNAL = "{journal}"
@@ -46,10 +47,13 @@ main()
 class Training:
     """A session that trains in another process; stands still once it has been made."""
 
-    def __init__(self, home: Home, process: subprocess.Popen[bytes], close: Callable[[], None]) -> None:
+    def __init__(
+        self, home: Home, process: subprocess.Popen[bytes], close: Callable[[], None], log: Log
+    ) -> None:
         self.home = home
         self.process = process
         self._close = close
+        self._log = log
         try:
             self.session_id = self._wait_until_stepping()
             self.stop()
@@ -61,30 +65,29 @@ class Training:
     def headless(cls, home: Home, *settings: str, journal: sqlite.Journal | None = None) -> Training:
         """`forge run --quiet`."""
         command = [sys.executable, "-c", _FORGE.format(journal=journal or sqlite.JOURNAL), "run"]
-        log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        process = subprocess.Popen(
-            [*command, write_config(home, *settings), "--quiet", "--home", home.root],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
+        config, log = write_config(home, *settings), home.root / "benchmark.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [*command, config, "--quiet", "--home", home.root],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
 
         def close() -> None:
             # A run that is stopped hears of it only when it goes on.
             process.send_signal(signal.SIGTERM)
             process.send_signal(signal.SIGCONT)
             _wait_or_kill(process)
-            log.close()
 
-        return cls(home, process, close)
+        return cls(home, process, close, log.read_bytes)
 
     @classmethod
     def on_screen(cls, home: Home, *settings: str) -> tuple[Training, Terminal]:
         """`forge-tui --start` in a terminal."""
-        terminal = Terminal(
-            [BIN / "forge-tui", "--home", home.root, "--start", write_config(home, *settings)]
-        )
-        return cls(home, terminal.process, terminal.close), terminal
+        config = write_config(home, *settings)
+        terminal = Terminal([BIN / "forge-tui", "--home", home.root, "--start", config])
+        return cls(home, terminal.process, terminal.close, lambda: terminal.output), terminal
 
     def stop(self) -> None:
         """Stand still."""
@@ -94,18 +97,18 @@ class Training:
         """Train again."""
         self.process.send_signal(signal.SIGCONT)
 
-    def step_seconds(self, seconds: float, beside: AbstractContextManager[object] = NOTHING) -> float:
+    def step_seconds(self, seconds: float, beside: Beside = nullcontext) -> float:
         """Train for a while; returns the mean time of a step, and stands still again.
 
         Args:
             seconds: how long steps are counted.
-            beside: what goes on meanwhile. It is over before the run stands still: stopped in the middle of a
-                transaction, a run may keep others waiting.
+            beside: makes what goes on meanwhile. It is over before the run stands still: stopped in the
+                middle of a transaction, a run may keep others waiting.
         """
         since = time.time()
         self.go_on()
         try:
-            with beside:
+            with beside():
                 time.sleep(SETTLE_SECONDS)
                 first = self._beat_after(since)
                 time.sleep(seconds)
@@ -134,9 +137,7 @@ class Training:
             if beat is not None and beat.step >= 20:
                 return found[0].parent.name
             time.sleep(0.2)
-        raise RuntimeError(
-            f"{self.process.args!r} did not begin to train; it ended with {self.process.poll()}"
-        )
+        raise RuntimeError(self._trouble("did not begin to train"))
 
     def _beat_after(self, at: float) -> Heartbeat:
         deadline = time.monotonic() + START_SECONDS
@@ -145,7 +146,12 @@ class Training:
             if beat is not None and beat.at > at:
                 return beat
             time.sleep(0.1)
-        raise RuntimeError(f"{self.process.args!r} stands still; it ended with {self.process.poll()}")
+        raise RuntimeError(self._trouble("stands still"))
+
+    def _trouble(self, what: str) -> str:
+        code = self.process.poll()
+        state = "still runs" if code is None else f"ended with {code}"
+        return f"the run in {self.home.root} {what}; it {state}: {self._log()[-1000:]!r}"
 
     @staticmethod
     def _beat(metrics: Path) -> Heartbeat | None:

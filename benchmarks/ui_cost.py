@@ -6,7 +6,6 @@ ratio is of the time a step takes, so 1.02 is a loss of 2 % of the throughput.
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import time
@@ -14,9 +13,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from benchmarks.noise import Noise
 from benchmarks.table import Row, alternating, figure, print_table, row, summarise
 from benchmarks.terminal import Terminal
 from benchmarks.training import Training, share_cache, thread_seconds
+from forge.engine.device import usable_cores
 from forge.home import Home
 
 LOSS_BUDGET = 1.02
@@ -35,15 +36,17 @@ def run(quick: bool) -> list[Row]:
         stack.enter_context(hosted)
         watch = _Watch(hosted, terminal)
         alone: list[float] = []
-        alternating(
-            [
-                lambda: alone.append(headless.step_seconds(seconds)),
-                lambda: watch.take(lambda: hosted.step_seconds(seconds)),
-            ],
-            pairs,
-        )
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    name = f"a step hosted by forge-tui / headless, {pairs} pairs, {cores} cores"
+        noise = Noise()
+
+        def without() -> None:
+            alone.append(noise.least(lambda: headless.step_seconds(seconds)))
+
+        def with_screen() -> None:
+            watch.steps.append(noise.least(lambda: watch.take(lambda: hosted.step_seconds(seconds))))
+
+        alternating([without, with_screen], pairs)
+    noise.tell("ui_cost")
+    name = f"a step hosted by forge-tui / headless, {pairs} pairs, {usable_cores()} cores"
     rows = [
         row(name, summarise(watch.steps, alone), budget=LOSS_BUDGET),
         figure("bytes to the terminal, run hosted", watch.bytes, "kB/s", 1e-3, BYTES_BUDGET),
@@ -63,14 +66,15 @@ class _Watch:
         self.bytes: list[float] = []
         self.shares: list[float] = []
 
-    def take(self, turn: Callable[[], float]) -> None:
-        """One turn."""
+    def take(self, turn: Callable[[], float]) -> float:
+        """One turn; returns the time of a step."""
         start, before = time.perf_counter(), self._main_thread()
-        self.steps.append(turn())
+        step = turn()
         elapsed = time.perf_counter() - start
         self.bytes.append(self._terminal.bytes_since(start) / elapsed)
         if before is not None:
             self.shares.append((thread_seconds(self._pid, self._pid) - before) / elapsed)
+        return step
 
     def _main_thread(self) -> float | None:
         return thread_seconds(self._pid, self._pid) if sys.platform == "linux" else None
