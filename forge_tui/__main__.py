@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -184,8 +185,8 @@ def _after(engine: EnginePort, home: Home, signals: Signals, *, keep: bool) -> N
     from forge_tui.services.lookup import progress_line
 
     while keep and signals.received is None and (session_id := engine.hosted()) is not None:
-        line = progress_line(home, session_id)
-        print(f"\r{line:<78.78}", end="", file=sys.stderr, flush=True)
+        line, width = progress_line(home, session_id), shutil.get_terminal_size().columns - 1
+        print(f"\r{line:<{width}.{width}}", end="", file=sys.stderr, flush=True)
         time.sleep(PROGRESS_SECONDS)
     if keep:
         print(file=sys.stderr)
