@@ -87,6 +87,11 @@ def steps_in(folder: Path) -> list[int]:
     return sorted((int(match[1]) for match in found), reverse=True)
 
 
+def finished_steps(folder: Path) -> list[int]:
+    """Steps whose checkpoint has its manifest, newest first; whether it is whole is known when it is read."""
+    return [step for step in steps_in(folder) if _is_finished(step_folder(folder, step))]
+
+
 def save(
     folder: Path,
     step: int,
@@ -207,13 +212,14 @@ def rotate(folder: Path, keep: int) -> list[int]:
 
     What was set aside as damaged is reduced to the newest one.
     """
-    whole = [step for step in steps_in(folder) if (step_folder(folder, step) / MANIFEST).exists()]
-    kept = whole[: max(LEAST_KEPT, keep)]
+    kept = finished_steps(folder)[: max(LEAST_KEPT, keep)]
     gone = [step for step in steps_in(folder) if step not in kept]
     for step in gone:
         path = step_folder(folder, step)
-        # Without its manifest it is no checkpoint any more: a crash half way leaves nothing that looks valid.
-        (path / MANIFEST).unlink(missing_ok=True)
+        if _is_finished(path):
+            # Without its manifest it is no checkpoint any more: a crash half way leaves nothing that looks
+            # valid.
+            (path / MANIFEST).unlink()
         durable.remove_tree(path)
     damaged = sorted(entry for entry in folder.iterdir() if entry.name.startswith("damaged-"))
     for entry in damaged[:-1]:
@@ -269,6 +275,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 def _meta(manifest: Mapping[str, Any]) -> Meta:
     last_steps = {str(name): int(step) for name, step in manifest["last_steps"].items()}
     return Meta(last_steps, dict(manifest["runtime"]), float(manifest["seconds"]))
+
+
+def _is_finished(path: Path) -> bool:
+    # Never through a link: what it leads to is not Forge's to judge, and not to delete.
+    return not path.is_symlink() and (path / MANIFEST).exists()
 
 
 def _step_of(path: Path) -> int:

@@ -19,7 +19,7 @@ from forge.engine.lease import Lease
 from forge.engine.outbox import Outbox
 from forge.engine.sampler import Sampler
 from forge.engine.telemetry import Recorder, Telemetry
-from forge.errors import ForgeError
+from forge.errors import ForgeError, IllegalTransitionError
 from forge.home import Home, SessionPaths
 from forge.registry import (
     LIVE,
@@ -156,7 +156,11 @@ class HostedRun:
                     edits.set_phase_state(c, session_id, run.phase, state, now=now)
             edits.set_session_state(c, session_id, state, now=now, error=error)
 
-        self._outbox.post(change)
+        try:
+            self._outbox.post(change)
+        except IllegalTransitionError as error:
+            # Somebody took it for dead, such as after its folder was moved away, and said so already.
+            self._journal.line("state", str(error), level="error")
 
     def _leave(self) -> None:
         """Answer who still waits, and give the lease back whatever happens."""

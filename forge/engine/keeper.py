@@ -60,12 +60,17 @@ class Keeper:
         checkpoints.remove_leftovers(self._folder)
         found = checkpoints.load_latest(self._folder, on_damaged)
         last_steps = found.meta.last_steps if found else {}
-        deleted = scope.recorder.call(lambda writer: writer.rewind(self._phase, last_steps))
+        deleted, missing = scope.recorder.call(lambda writer: self._set_back(writer, last_steps))
         self._scope.outbox.post(self._match_records)
         if found is not None:
             self.saved_step = found.step
             text = f"resumed at step {found.step}; {deleted} later points dropped"
             self._tell("resume", text, step=found.step)
+            if missing:
+                text = (
+                    f"the log does not reach back to this checkpoint: points of {', '.join(missing)} are gone"
+                )
+                self._tell("log", text, step=found.step, level="warning")
             self._check_exactness(found.meta.runtime)
         elif damaged:
             text = "no checkpoint is left that can be used: begins again at step 0"
@@ -96,6 +101,11 @@ class Keeper:
         self._record(saved, self._rotate(), stall)
         size = f"{saved.bytes / 1e6:.1f} MB, {stall * 1000:.0f} ms stall"
         self._tell("checkpoint", f"checkpoint step {step} ({size})", step=step)
+
+    def _set_back(self, writer: MetricsWriter, last_steps: Mapping[str, int]) -> tuple[int, list[str]]:
+        """How many later points were deleted, and which series end before the checkpoint says."""
+        deleted, found = writer.rewind(self._phase, last_steps), writer.last_steps(self._phase)
+        return deleted, [name for name, step in last_steps.items() if found.get(name) != step]
 
     def _make_log_durable(self, writer: MetricsWriter) -> dict[str, int]:
         writer.commit_durably()
@@ -136,7 +146,7 @@ class Keeper:
     def _match_records(self, c: Connection) -> None:
         """Make the registry say what is on disk: a crash between the two left them apart."""
         recorded = {row.step for row in fetch(c, queries.checkpoints(self._scope.session_id, self._phase))}
-        present = set(checkpoints.steps_in(self._folder))
+        present = set(checkpoints.finished_steps(self._folder))
         self._forget(c, sorted(recorded - present))
         for step in sorted(present - recorded):
             folder = checkpoints.step_folder(self._folder, step)

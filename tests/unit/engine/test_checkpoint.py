@@ -264,6 +264,19 @@ def test_half_deleted_ones_are_not_counted_as_kept(tmp_path: Path) -> None:
     assert checkpoints.steps_in(tmp_path) == [4, 2]
 
 
+def test_rotation_never_reaches_through_a_link(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "checkpoints", tmp_path / "outside"
+    for step in (1, 3, 4):
+        checkpoints.save(folder, step, state(step), META)
+    (folder / "step-00000001").rename(outside)
+    (folder / "step-00000001").symlink_to(outside)
+    (folder / "step-00000002").write_text("a file of that name")
+    assert checkpoints.finished_steps(folder) == [4, 3]
+    assert checkpoints.rotate(folder, 2) == [2, 1]
+    assert checkpoints.steps_in(folder) == [4, 3]
+    assert (outside / "manifest.json").exists()
+
+
 # --- writing ------------------------------------------------------------------------------------------
 
 
@@ -287,11 +300,31 @@ def test_room_is_asked_for_with_the_true_size_before_anything_is_written(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+EFFECTS = ("write_file", "sync_folder", "make_folder", "move", "remove_tree")
+
+
+def test_the_manifest_is_last_and_every_name_is_durable_before_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    def noted(name: str, real: Callable[..., None]) -> Callable[..., None]:
+        def effect(path: Path, *rest: Any) -> None:
+            order.append(f"{name} {path.name.partition('.tmp-')[0]}")
+            real(path, *rest)
+
+        return effect
+
+    for name in EFFECTS:
+        monkeypatch.setattr(durable, name, noted(name, getattr(durable, name)))
+    checkpoints.save(tmp_path / "new", 1, state(1), META)
+    written = [f"write_file {name}" for name in (*checkpoints.FILES, "manifest.json")]
+    ends = ["sync_folder step-00000001", "move step-00000001", "sync_folder new"]
+    assert order[-7:] == [*written, *ends]
+
+
 class PowerCutError(BaseException):
     """The process is gone: nothing that follows happens."""
-
-
-EFFECTS = ("write_file", "sync_folder", "make_folder", "move", "remove_tree")
 
 
 def cut_at(monkeypatch: pytest.MonkeyPatch, number: int) -> Iterator[None]:

@@ -187,6 +187,16 @@ def test_the_registry_is_made_to_say_what_is_on_disk(rig: Rig) -> None:
     assert [entry.name for entry in folder.iterdir()] == ["step-00000008"]
 
 
+def test_a_log_that_was_lost_is_said_to_be_lost(rig: Rig) -> None:
+    interrupted_at_nine(rig)
+    for suffix in ("", "-wal", "-shm"):
+        rig.paths.metrics.with_name(f"metrics.db{suffix}").unlink(missing_ok=True)
+    with rig.attempt() as ctx:
+        drive(ctx, Counting())
+    told = "the log does not reach back to this checkpoint: points of loss, total are gone"
+    assert rig.events("log") == [told]
+
+
 def test_another_processor_or_thread_count_is_said_to_be_inexact(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

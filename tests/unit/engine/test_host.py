@@ -319,6 +319,20 @@ def test_the_end_is_told_last_of_all(engine: Engine, rig: Rig, phases: Phases) -
     assert seen == [(State.COMPLETED, False, State.COMPLETED)]
 
 
+def test_a_run_that_was_taken_for_dead_ends_without_a_word_of_its_own(
+    engine: Engine, rig: Rig, phases: Phases
+) -> None:
+    def lose_the_folder() -> None:
+        rig.paths.root.rename(rig.paths.root.with_name("moved"))
+        assert engine.reconcile() == [rig.session_id]
+
+    phases.pretrain.during = at(2, lose_the_folder)
+    run = engine.host(rig.session_id)
+    assert run.wait(PATIENCE)
+    assert run.outcome is State.FAILED
+    assert rig.session.state is State.INTERRUPTED
+
+
 # --- threads and requests -------------------------------------------------------------------------------
 
 
