@@ -13,9 +13,11 @@ from typing import Annotated
 import typer
 
 from forge.cli import complete
+from forge.cli.clean import CLEAN_EXAMPLES, clean
 from forge.cli.config import config_app
 from forge.cli.exits import EXIT_CODES, ends
 from forge.cli.options import Home, Json, Overrides, Quiet, Session, Source, Wait
+from forge.cli.trash import trash_app
 
 HELP = """Make small language models on your own machine, and never lose a run.
 
@@ -40,6 +42,7 @@ examples:
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(config_app, name="config")
+app.add_typer(trash_app, name="trash")
 
 
 def main() -> None:
@@ -324,3 +327,6 @@ def doctor(json: Json = False, home: Home = None) -> int:
     from forge.cli import doctor as command
 
     return command.doctor(home, json=json)
+
+
+app.command(epilog=CLEAN_EXAMPLES)(clean)

@@ -21,7 +21,11 @@ from tests.unit.cli.conftest import COMMAND, Forge
 GROUP: Any = typer.main.get_command(app)
 COMMANDS = {
     **GROUP.commands,
-    **{f"config {name}": c for name, c in GROUP.commands["config"].commands.items()},
+    **{
+        f"{group} {name}": c
+        for group, of in GROUP.commands.items()
+        for name, c in getattr(of, "commands", {}).items()
+    },
 }
 
 
@@ -70,7 +74,7 @@ def test_every_command_has_help_and_examples(name: str, forge: Forge) -> None:
 def test_an_example_is_a_valid_command(example: str) -> None:
     words = shlex.split(example.partition(" > ")[0].partition(" | ")[0])[1:]
     command = GROUP.commands[words.pop(0)]
-    if hasattr(command, "commands"):
+    if words and words[0] in getattr(command, "commands", {}):
         command = command.commands[words.pop(0)]
     command.make_context("forge", words)
 
