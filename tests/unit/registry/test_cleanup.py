@@ -185,7 +185,10 @@ def test_compacting_beside_a_writer_says_so(registry: Registry, session: str) ->
 
     registry.write(fill)
     registry.write(lambda c: c.execute("DELETE FROM event").rowcount)
-    with closing(sqlite.open_writer(registry.path, synchronous="FULL", wal_autocheckpoint=0)) as other:
-        with sqlite.transaction(other), pytest.raises(RegistryError, match="locked"):
-            registry.compact()
+    with (
+        closing(sqlite.open_writer(registry.path, synchronous="FULL", wal_autocheckpoint=0)) as other,
+        sqlite.transaction(other),
+        pytest.raises(RegistryError, match="locked"),
+    ):
+        registry.compact()
     assert registry.compact() > 0

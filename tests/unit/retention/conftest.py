@@ -229,6 +229,31 @@ def failing(at: int, fault: str) -> Iterator[Effects]:
         patch.undo()
 
 
+@contextmanager
+def traced() -> Iterator[list[str]]:
+    """What reaches the disk inside the block, in order: commits, and the names that are synced."""
+    order: list[str] = []
+    patch = pytest.MonkeyPatch()
+    real = durable.sync
+
+    def sync(descriptor: int) -> None:
+        order.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        real(descriptor)
+
+    @contextmanager
+    def transaction(connection: Connection) -> Iterator[Connection]:
+        with sqlite.transaction(connection):
+            yield connection
+        order.append("COMMIT")
+
+    patch.setattr(durable, "sync", sync)
+    patch.setattr("forge.registry.registry.transaction", transaction)
+    try:
+        yield order
+    finally:
+        patch.undo()
+
+
 def _model_id(number: int) -> str:
     return f"model-{number}"
 

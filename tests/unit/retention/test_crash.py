@@ -16,7 +16,7 @@ from forge.errors import ForgeError
 from forge.home import Home
 from forge.registry import State, cleanup
 from forge.retention import Reconciled, SessionCleanupPolicy, execute, plan, purge, reconcile, undo
-from tests.unit.retention.conftest import FAULTS, NOW, Crash, World, failing, session_id, tree
+from tests.unit.retention.conftest import FAULTS, NOW, Crash, World, failing, session_id, traced, tree
 
 POLICY = SessionCleanupPolicy(max_sessions_retained=None, max_age_days=30)
 Operation = Callable[[World], object]
@@ -90,6 +90,29 @@ def test_a_crash_while_a_crash_is_repaired(tmp_path: Path) -> None:
                 world.close()
             struck, struck_again = effects.struck, repair.struck
     assert at > 5
+
+
+def test_the_order_in_which_things_reach_the_disk(tmp_path: Path) -> None:
+    world = World(Home(tmp_path / "home"))
+    try:
+        world.add(1, days=50)
+        with traced() as order:
+            trash(world)
+        # Both sides of the rename are on disk, and only after the record of it.
+        assert order == ["COMMIT", "trash", "sessions"]
+        with traced() as order:
+            undo(world.home, world.registry, session_id(1), actor="me", now=NOW)
+        assert order[0] == "COMMIT"
+        assert order[-2:] == ["sessions", "trash"]
+        world.registry.write(lambda c: c.execute("DELETE FROM audit").rowcount)
+        trash(world)
+        with traced() as order:
+            empty(world)
+        # The rows go when it is certain that the files are gone.
+        assert (order[0], order[-2:]) == ("COMMIT", ["trash", "COMMIT"])
+        assert order.count("COMMIT") == 2
+    finally:
+        world.close()
 
 
 def _look(
