@@ -1,0 +1,89 @@
+"""Making a session by keys, and every way out of a program that runs one."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from forge.registry import State
+from tests.e2e.conftest import CORPUS, FORGE_TUI
+from tests.e2e.dashboard import fill, wait_for_a_later_step
+from tests.e2e.terminal import Desk
+from tests.e2e.watch import Watch
+
+
+def stopped_with_a_checkpoint(watch: Watch) -> bool:
+    """The session is stopped, nobody holds it, and its last step is in a checkpoint."""
+    session, run = watch.session(), watch.phases()["pretrain"]
+    newest = [checkpoint.step for checkpoint in watch.checkpoints()][-1:]
+    assert (session.state, session.lease) == (State.STOPPED, None)
+    return newest == [run.step] and watch.steps("pretrain", "loss") == list(range(1, run.step + 1))
+
+
+def test_a_session_is_made_by_keys_and_stopped_on_the_way_out(desk: Desk, watch: Watch) -> None:
+    screen = desk.open(FORGE_TUI, size=(80, 24))
+    screen.wait_for("There is no session here yet")
+    screen.press("n")
+    screen.wait_for("new session", "< tiny >", "parameters")
+
+    fill(screen, "name", "first light")
+    fill(screen, "corpus", "text:/nowhere/*.py")
+    screen.wait_for("no file matches")
+    screen.press("ctrl+s")
+    screen.wait_for("the form has a problem")
+    fill(screen, "corpus", f"text:{CORPUS}")
+    screen.wait_until(lambda: not screen.sees("no file matches"), "the corpus")
+    fill(screen, "seed", "7")
+    fill(screen, "pre-training steps", "many")
+    screen.wait_for("a whole number is needed")
+    fill(screen, "pre-training steps", "100,000")
+    screen.wait_until(lambda: not screen.sees("a whole number is needed"), "the steps")
+    assert watch.sessions() == []
+
+    screen.press("ctrl+s")
+    screen.wait_for("first light", "in this program", "step 0 of 100,000")
+    wait_for_a_later_step(screen)
+    screen.press("q")
+    screen.wait_for("is running in this program", "stay here")
+    screen.press("escape")
+    screen.wait_until(lambda: not screen.sees("stay here"), "the dialog's end")
+    assert watch.session().state is State.RUNNING
+
+    screen.press("q")
+    screen.wait_for("stay here")
+    screen.press("s")
+    assert screen.ended() == 0
+    assert screen.restored
+    assert watch.session().name == "first light"
+    assert stopped_with_a_checkpoint(watch)
+
+
+def test_training_goes_on_without_its_screen_until_ctrl_c(desk: Desk, endless: Path, watch: Watch) -> None:
+    screen = desk.open(FORGE_TUI, "--start", str(endless))
+    wait_for_a_later_step(screen)
+    screen.press("ctrl+c")
+    screen.wait_for("stay here")
+    screen.press("b")
+    line = r"Pre-training step ([\d,]+) of 1,000,000"
+    screen.wait_until(lambda: screen.find(line) is not None, "a plain line")
+    assert screen.restored
+    screen.wait_for("Ctrl-C stops with a checkpoint")
+    first = screen.find(line)
+    screen.wait_until(lambda: screen.find(line) != first, "another step")
+    assert watch.session().state is State.RUNNING
+
+    screen.press("ctrl+c")
+    assert screen.ended() == 128 + signal.SIGINT
+    screen.wait_for("stopping at the next step with a checkpoint")
+    assert stopped_with_a_checkpoint(watch)
+
+
+def test_a_signal_stops_with_a_checkpoint_and_puts_the_terminal_right(
+    desk: Desk, endless: Path, watch: Watch
+) -> None:
+    screen = desk.open(FORGE_TUI, "--start", str(endless))
+    wait_for_a_later_step(screen)
+    screen.signal(signal.SIGTERM)
+    assert screen.ended() == 128 + signal.SIGTERM
+    assert screen.restored
+    assert stopped_with_a_checkpoint(watch)
