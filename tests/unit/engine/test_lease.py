@@ -183,8 +183,6 @@ def test_a_forked_child_does_not_keep_it(path: Path) -> None:
     ready, go = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        # A release here must not unlock the parent's either.
-        lease.release()
         os.write(ready[1], b"x")
         os.read(go[0], 1)
         os._exit(0)
@@ -197,6 +195,17 @@ def test_a_forked_child_does_not_keep_it(path: Path) -> None:
     for descriptor in (*ready, *go):
         os.close(descriptor)
     assert not held
+
+
+def test_a_forked_child_that_gives_it_back_does_not_take_it_from_its_parent(path: Path) -> None:
+    lease = Lease.acquire(path, "otter")
+    child = os.fork()
+    if child == 0:
+        lease.release()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert is_held(path)
+    lease.release()
 
 
 def test_a_started_program_does_not_inherit_it(path: Path) -> None:
