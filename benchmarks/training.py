@@ -26,6 +26,7 @@ from forge.registry import Heartbeat, fetch, open_reader, queries, sqlite
 SETTLE_SECONDS = 1.0
 """A run that goes on fills its caches again before its steps count."""
 START_SECONDS = 180.0
+WARM_STEPS = 5
 _STEPS = 1_000_000  # more than any measurement takes; nor do evaluation and checkpoints disturb it
 _SETTINGS = (
     f"pretrain.steps={_STEPS}",
@@ -134,7 +135,7 @@ class Training:
         while time.monotonic() < deadline and self.process.poll() is None:
             found = list(self.home.sessions.glob("*/metrics.db"))
             beat = self._beat(found[0]) if found else None
-            if beat is not None and beat.step >= 20:
+            if beat is not None and beat.step >= WARM_STEPS:
                 return found[0].parent.name
             time.sleep(0.2)
         raise RuntimeError(self._trouble("did not begin to train"))

@@ -1,0 +1,141 @@
+"""Proof of the registry: eight readers beside a training run lock nobody out and cost it at most 5 %.
+
+The run is the real `forge run`, a reader is the screen's own service polling at 4 Hz in a process of its own,
+and somebody else writes to the same registry all the while. `FORGE_PROOF_SECONDS` shortens the first proof.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from benchmarks.noise import Noise
+from benchmarks.readers import Readers, total
+from benchmarks.table import Comparison, alternating, summarise
+from benchmarks.training import Training
+from forge.engine import Engine
+from forge.errors import ForgeError
+from forge.home import Home
+from forge.registry import Error, Registry, State, edits, queries
+
+SECONDS = float(os.environ.get("FORGE_PROOF_SECONDS", "600"))
+READERS = 8
+PEOPLE = 2
+WRITE_SECONDS = 0.02
+CHECKPOINT_NOTES = 200
+"""Notes between two requests for a checkpoint."""
+PAIRS = 20
+TURN_SECONDS = 6.0
+
+pytestmark = pytest.mark.proofs
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Iterator[Training]:
+    """A run that also writes checkpoints, and so to the registry, every few seconds."""
+    with Training.headless(Home(tmp_path / "home"), "runtime.checkpoint_every=25") as run:
+        yield run
+
+
+class Person(threading.Thread):
+    """Writes to the registry as another program does: notes, and requests for checkpoints."""
+
+    def __init__(self, home: Home, session_id: str, seconds: float) -> None:
+        super().__init__(name="person")
+        self._home = home
+        self._session_id = session_id
+        self._seconds = seconds
+        self.notes = 0
+        self.requests = 0
+        self.errors: list[str] = []
+
+    def run(self) -> None:
+        """Notes all the time, a request where one is due."""
+        engine = Engine(self._home)
+        end = time.monotonic() + self._seconds
+        while time.monotonic() < end:
+            try:
+                self._act(engine)
+            except (ForgeError, Error) as error:
+                self.errors.append(str(error))
+            time.sleep(WRITE_SECONDS)
+        engine.registry.close()
+
+    def _act(self, engine: Engine) -> None:
+        note = f"note {self.notes}"
+        engine.registry.write(lambda c: edits.set_note(c, self._session_id, note, time.time()))
+        self.notes += 1
+        if self.requests * CHECKPOINT_NOTES < self.notes:
+            engine.request(self._session_id, "checkpoint")
+            self.requests += 1
+
+
+def test_nobody_is_locked_out_in_ten_minutes(training: Training) -> None:
+    training.go_on()
+    home, session_id = training.home, training.session_id
+    people = [Person(home, session_id, SECONDS) for _ in range(PEOPLE)]
+    with Readers(home, session_id, READERS) as readers:
+        with readers.working(READERS):
+            for person in people:
+                person.start()
+            for person in people:
+                person.join()
+        found = total(readers.reports())
+    with Registry.open(home) as registry:
+        session = registry.one(queries.session(session_id))
+        events = registry.fetch(queries.latest_events(session_id, 10_000))
+        steps = registry.one(queries.latest_phase_run(session_id, "pretrain"))
+    notes, requests = (sum(getattr(person, name) for person in people) for name in ("notes", "requests"))
+    refused = [error for person in people for error in person.errors]
+    trouble = [event.message for event in events if event.level != "info" and event.kind != "epochs"]
+    log = home.session(session_id).log.read_text("utf-8")
+    print(
+        f"\n{SECONDS:g} s: {found.polls} polls of {READERS} readers, {found.snapshots} with news; {notes} notes "
+        f"and {requests} requests of {PEOPLE} other writers; the run's last checkpoint is of step "
+        f"{steps.step if steps else 0}; errors: {len(found.errors)} in the readers, {len(refused)} in the "
+        f"other writers, {len(trouble)} in the run"
+    )
+    assert (found.errors, refused, trouble) == ([], [], [])
+    assert "locked" not in log
+    assert b"locked" not in (home.root / "benchmark.log").read_bytes()
+    assert session is not None
+    assert session.state is State.RUNNING
+    assert training.process.poll() is None
+    # It was a load: at least half of the polls that 4 Hz would give, and several writes a second beside them.
+    assert found.polls > READERS * SECONDS * 4 / 2
+    assert notes > 5 * SECONDS
+    assert steps is not None
+    assert steps.step > 0
+
+
+def test_eight_readers_cost_at_most_five_percent(tmp_path: Path) -> None:
+    with (
+        Training.headless(Home(tmp_path / "home")) as run,
+        Readers(run.home, run.session_id, READERS) as readers,
+    ):
+        found, noise = _compare(run, readers)
+        errors = total(readers.reports()).errors
+    noise.tell("readers")
+    print(
+        f"\na step beside {READERS} readers {found.ours * 1e3:.1f} ms, alone {found.peer * 1e3:.1f} ms: "
+        f"ratio {found.ratio:.3f}, 95 % interval {found.low:.3f}–{found.high:.3f}, {PAIRS} pairs"
+    )
+    assert errors == []
+    assert found.ratio <= 1.05
+
+
+def _compare(run: Training, readers: Readers) -> tuple[Comparison, Noise]:
+    noise, times = Noise(), {0: list[float](), READERS: list[float]()}
+
+    def turn(count: int) -> None:
+        beside = partial(readers.working, count)
+        times[count].append(noise.least(lambda: run.step_seconds(TURN_SECONDS, beside)))
+
+    alternating([partial(turn, count) for count in times], PAIRS)
+    return summarise(times[READERS], times[0]), noise
