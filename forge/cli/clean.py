@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -63,39 +64,40 @@ def clean(
 
     Without a terminal and without --yes the plan is only shown.
     """
+    limits = {
+        "max_sessions_retained": keep,
+        "max_age_days": max_age_days,
+        "max_failed_age_days": max_failed_age_days,
+        "max_total_gb": max_total_gb,
+    }
+    return _clean(_policy(limits, keep_tag or ()), home, yes=yes, json=json)
+
+
+def _clean(policy: SessionCleanupPolicy, home: Path | None, *, yes: bool, json: bool) -> int:
     from forge.cli.home import engine_of
     from forge.home import resolve_home
     from forge.retention import Survey, decide, plan
 
-    policy = _policy(
-        {
-            "max_sessions_retained": keep,
-            "max_age_days": max_age_days,
-            "max_failed_age_days": max_failed_age_days,
-            "max_total_gb": max_total_gb,
-        },
-        keep_tag or (),
-    )
     if not resolve_home(home).registry.exists():
-        nothing = decide(Survey((), {}), policy, time.time())
-        if json:
-            put_json(_plan_facts(nothing, None))
-        else:
-            _show_plan(nothing)
-        return 0
+        return _answer(decide(Survey((), {}), policy, time.time()), json=json)
     with engine_of(home) as engine:
         engine.reconcile()
         found = plan(engine.home, engine.registry, policy, time.time())
-        if not json:
-            _show_plan(found)
-        wanted = bool(found.to_trash) and agreed(
-            yes, json, f"Move {sessions(len(found.to_trash))} to the trash?", "moved"
-        )
-        outcome = _execute(engine, found) if wanted else None
-        if json:
-            put_json(_plan_facts(found, outcome))
-        elif outcome is not None:
-            _tell_outcome(outcome)
+        return _answer(found, json=json, yes=yes, engine=engine)
+
+
+def _answer(found: Plan, *, json: bool, yes: bool = False, engine: Engine | None = None) -> int:
+    """Show a plan, carry it out where that is agreed to, and tell what became of it."""
+    if not json:
+        _show_plan(found)
+    outcome = None
+    if engine is not None and found.to_trash:
+        question = f"Move {sessions(len(found.to_trash))} to the trash?"
+        outcome = _execute(engine, found) if agreed(yes, json, question, "moved") else None
+    if json:
+        put_json(_plan_facts(found, outcome))
+    elif outcome is not None:
+        _tell_outcome(outcome)
     return 0
 
 

@@ -189,6 +189,15 @@ def test_undo_says_why_it_cannot(world: World) -> None:
         world.registry.write(lambda c: cleanup.restore_session(c, purging, actor="me", path="", now=NOW))
 
 
+def test_what_was_begun_is_finished_first(world: World) -> None:
+    id = world.add(1)
+    world.registry.write(
+        lambda c: cleanup.trash_session(c, id, actor="me", reason="old", bytes=1, path="", now=NOW)
+    )
+    assert carry_out(world, made(world)).trashed == ()
+    world.agree()
+
+
 def test_only_one_cleans_at_a_time(world: World) -> None:
     id = world.add(1, days=40)
     found = made(world)
