@@ -16,6 +16,8 @@ from forge.merge.group import Group
 
 _NEARLY_PARALLEL = 0.9995
 _TINY = 1e-8
+_ROUNDING = 1e-6
+"""A mean of unit vectors that is shorter is what rounding left of nothing."""
 
 
 def linear(group: Group, *, weight: Sequence[float], normalize: bool = True) -> Array:
@@ -59,7 +61,7 @@ def multislerp(
     coefficients = [w / (length + eps) for w, length in zip(weights, lengths, strict=True)]
     mean = _weighted_sum(vectors, coefficients, base=base)
     length = math.sqrt(dot(mean, mean))
-    if length < eps:
+    if length < max(eps, _ROUNDING):
         return _cancelled(group, vectors, base, weights)
     scale = math.fsum(w * of for w, of in zip(weights, lengths, strict=True)) / length
 

@@ -10,8 +10,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from forge.merge.blocks import Array, over_blocks
+from forge.merge.blocks import Array, over_blocks, spans
 from forge.merge.group import Group
 from forge.merge.sparsify import (
     Delta,
@@ -184,11 +185,13 @@ def _add_elected(
     """
     base, result = group.flat_base(), np.empty_like(group.flat_base())
     deltas = _deltas(group)
+    zeros = np.zeros(
+        max(b.stop - b.start for b in spans(result.size, unit)) if result.size else 0, np.float32
+    )
 
     def body(block: slice) -> None:
         # Both outcomes are summed up at once, because the sign is known only at the end.
-        plus, minus = np.zeros((2, block.stop - block.start), np.float32)
-        plus_weight, minus_weight = np.zeros((2, block.stop - block.start), np.float32)
+        plus, minus, plus_weight, minus_weight = np.zeros((4, block.stop - block.start), np.float32)
         for delta, keep, w in zip(deltas, keeps, weight, strict=True):
             values = delta.block(block)
             keep(values, block)
@@ -197,13 +200,15 @@ def _add_elected(
             if normalize:
                 plus_weight += (values > 0) * factor
                 minus_weight += (values < 0) * factor
-            plus += np.maximum(values, 0)
-            minus += np.minimum(values, 0)
+            positive = np.maximum(values, zeros[: values.size])
+            plus += positive
+            values -= positive
+            minus += values
         elected = plus + minus >= 0
-        mixed = np.where(elected, plus, minus)
+        mixed = _either(elected, plus, minus)
         if normalize:
-            divisor = np.where(elected, plus_weight, minus_weight)
-            divisor[divisor == 0] = 1.0
+            divisor = _either(elected, plus_weight, minus_weight)
+            divisor += divisor == 0
             mixed /= divisor
         if lamb != 1.0:
             mixed *= np.float32(lamb)
@@ -211,3 +216,11 @@ def _add_elected(
 
     over_blocks(result.size, body, unit)
     return result.reshape(group.shape)
+
+
+def _either(first: npt.NDArray[np.bool_], a: Array, b: Array) -> Array:
+    """`a` where `first`, else `b`; both are used up. Products, because choosing takes ten times as long."""
+    a *= first
+    b *= ~first
+    a += b
+    return a

@@ -60,6 +60,6 @@ class Group:
         key = int.from_bytes(hashlib.blake2b(label, digest_size=16).digest(), "little")
         count = block.stop - block.start
         # Raw words: numpy promises that they stay the same from version to version.
-        words = np.random.Philox(key=key).random_raw((count + 1) // 2)
+        words = np.random.SFC64(key).random_raw((count + 1) // 2)
         halves: npt.NDArray[np.uint32] = words.astype("<u8", copy=False).view("<u4")
         return halves[:count]

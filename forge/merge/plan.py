@@ -19,7 +19,8 @@ from forge.merge.settings import resolve
 _SHOWN = 10
 _ALIKE = (
     "model_type", "architectures", "hidden_act", "hidden_activation", "num_attention_heads", "n_heads",
-    "n_head", "num_key_value_heads", "head_dim", "tie_word_embeddings", "vocab_size", "qk_norm", "sub_norm", "window",
+    "n_head", "num_key_value_heads", "head_dim", "tie_word_embeddings", "vocab_size", "qk_norm", "sub_norm",
+    "window",
 )  # fmt: skip
 """Keys of config.json that make another function of the same weights."""
 

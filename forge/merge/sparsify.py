@@ -38,7 +38,8 @@ class Delta:
 
     def block(self, block: slice) -> Array:
         """Differences of a block, in memory of its own."""
-        return self.group.flat[self.model][block] - self.group.flat_base()[block]
+        values: Array = self.group.flat[self.model][block] - self.group.flat_base()[block]
+        return values
 
     def magnitude(self, block: slice) -> Array:
         """Their absolute values."""
