@@ -65,6 +65,7 @@ def test_import_rules_are_held() -> None:
         "forge.contract",
         "forge.engine",
         "forge.registry",
+        "forge.retention",
         "forge_tui.__main__",
     ],
 )
