@@ -225,7 +225,7 @@ class _Planner:
         for key, name in wanted.items():
             places = {
                 source.model: (self._index[source.model], found[source.model][key])
-                for source in part.sources
+                for source in (template, *part.sources)
                 if key in found[source.model]
             }
             entries = {model: self._parts[i].entries[tensor] for model, (i, tensor) in places.items()}

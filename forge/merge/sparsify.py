@@ -49,7 +49,8 @@ class Delta:
 
     def magnitude_at(self, positions: npt.NDArray[np.int64]) -> Array:
         """Absolute values at some positions."""
-        return np.abs(self.group.flat[self.model][positions] - self.group.flat_base()[positions])
+        values: Array = np.abs(self.group.flat[self.model][positions] - self.group.flat_base()[positions])
+        return values
 
     def nth_magnitude(self, rank: int) -> np.float32:
         """The absolute value that is at place `rank` from below."""

@@ -114,9 +114,9 @@ def plain_slerp(a: Wide, b: Wide, t: float) -> Wide:
     """Shoemake's formula over whole tensors."""
     cosine = float((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b))
     if abs(cosine) > 0.9995:
-        return (1 - t) * a + t * b
+        return np.asarray((1 - t) * a + t * b)
     angle = np.arccos(cosine)
-    return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+    return np.asarray((np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle))
 
 
 def plain_multislerp(vectors: Sequence[Wide], weights: Sequence[float]) -> Wide:
@@ -124,10 +124,10 @@ def plain_multislerp(vectors: Sequence[Wide], weights: Sequence[float]) -> Wide:
     shares = [weight / sum(weights) for weight in weights]
     lengths = [float(np.linalg.norm(vector)) for vector in vectors]
     units = [vector / length for vector, length in zip(vectors, lengths, strict=True)]
-    mean = sum(share * unit for share, unit in zip(shares, units, strict=True))
-    mean = mean / np.linalg.norm(mean)
+    mean = np.sum([share * unit for share, unit in zip(shares, units, strict=True)], axis=0)
+    mean /= np.linalg.norm(mean)
     tangents = [unit - (unit * mean).sum() * mean for unit in units]
-    tangent = sum(share * t for share, t in zip(shares, tangents, strict=True))
+    tangent = np.sum([share * t for share, t in zip(shares, tangents, strict=True)], axis=0)
     angle = float(np.linalg.norm(tangent)) + 1e-300
     direction = mean * np.cos(angle) + tangent * (np.sin(angle) / angle)
     return np.asarray(direction * sum(s * of for s, of in zip(shares, lengths, strict=True)))
