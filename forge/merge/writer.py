@@ -97,6 +97,9 @@ class TensorWriter:
         try:
             while view:
                 view = view[os.write(self._descriptor, view) :]
+        except OSError as error:
+            # The kernel does not say which file it was about.
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
         finally:
             hashed.result()
         self.bytes += len(data)
