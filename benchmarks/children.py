@@ -7,6 +7,7 @@ interest: a closed stdin means the end.
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from types import TracebackType
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 """Where the console scripts lie."""
+ANSWER_SECONDS = 120.0
 
 
 class Child:
@@ -75,7 +77,9 @@ class Child:
 
     def _answer(self) -> str:
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        # It says one line at a time, so nothing can wait unseen in the buffer of this end.
+        ready, _, _ = select.select([self.process.stdout], [], [], ANSWER_SECONDS)
+        line = self.process.stdout.readline() if ready else ""
         if not line:
             self._fail()
         return line.strip()

@@ -96,8 +96,8 @@ def test_nobody_is_locked_out_in_ten_minutes(training: Training) -> None:
     trouble = [event.message for event in events if event.level != "info" and event.kind != "epochs"]
     log = home.session(session_id).log.read_text("utf-8")
     print(
-        f"\n{SECONDS:g} s: {found.polls} polls of {READERS} readers, {found.snapshots} with news; {notes} notes "
-        f"and {requests} requests of {PEOPLE} other writers; the run's last checkpoint is of step "
+        f"\n{SECONDS:g} s: {found.polls} polls of {READERS} readers, {found.snapshots} with news; "
+        f"{notes} notes and {requests} requests of {PEOPLE} other writers; last checkpoint at step "
         f"{steps.step if steps else 0}; errors: {len(found.errors)} in the readers, {len(refused)} in the "
         f"other writers, {len(trouble)} in the run"
     )
