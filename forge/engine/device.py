@@ -64,7 +64,8 @@ def prepare(runtime: RuntimeConfig, threads: int | None = None) -> Place:
     torch.set_num_threads(threads or runtime.threads or usable_cores())
     device = _device(runtime.device)
     cuda = device.type == "cuda"
-    torch.use_deterministic_algorithms(runtime.deterministic, warn_only=True)
+    # Only warned about, flash attention would go on adding up its gradients in any order.
+    torch.use_deterministic_algorithms(runtime.deterministic, warn_only=not cuda)
     # Filling fresh memory with NaN is a debugging aid of the deterministic mode, and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if cuda and runtime.deterministic:
