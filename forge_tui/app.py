@@ -10,13 +10,16 @@ import asyncio
 import signal
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import on, work
+from rich.console import RenderableType
+from textual import events, on, work
+from textual._compositor import ChopsUpdate
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.command import Provider
-from textual.events import Resize
+from textual.screen import Screen
+from textual.widgets import Input
 
 from forge.errors import ForgeError
 from forge.home import Home
@@ -39,8 +42,9 @@ from forge_tui.services.pulse import Pulse, Wait, timed
 from forge_tui.services.store import Store
 from forge_tui.state import Context, Snapshot, starting
 from forge_tui.styles import sheet
-from forge_tui.text import clean
+from forge_tui.text import clean_lines
 from forge_tui.widgets.ascii import AsciiFilter
+from forge_tui.widgets.frame import TightUpdate
 from forge_tui.widgets.ink import DARK
 
 if TYPE_CHECKING:
@@ -130,7 +134,7 @@ class ForgeApp(App[str]):
         """Close the databases: an open one keeps the interpreter from ending."""
         await self.store.close()
 
-    def on_resize(self, event: Resize) -> None:
+    def on_resize(self, event: events.Resize) -> None:
         """Say so when the terminal is too small, and come back when it is not."""
         small = too_small(event.size.width, event.size.height)
         shown = isinstance(self.screen, TooSmall)
@@ -138,6 +142,28 @@ class ForgeApp(App[str]):
             self.push_screen(TooSmall())
         elif shown and not small:
             self.pop_screen()
+
+    async def on_event(self, event: events.Event) -> None:
+        """Look after what is pasted and typed before a widget or an action gets it."""
+        if isinstance(event, events.Paste):
+            # A field shows its value as it is.
+            event.text = clean_lines(event.text)
+        if isinstance(event, events.Key) and event.is_forwarded and self._typed_ahead(event):
+            return
+        await super().on_event(event)
+
+    def _typed_ahead(self, event: events.Key) -> bool:
+        """Give a field what was typed before the focus had come there; what a field hears itself it keeps."""
+        field = self.focused
+        if not isinstance(field, Input) or not event.is_printable or event.character is None:
+            return False
+        field.insert_text_at_cursor(event.character)
+        return True
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        if isinstance(renderable, ChopsUpdate):
+            renderable = TightUpdate.of(renderable)
+        super()._display(screen, renderable)
 
     # --- looking -----------------------------------------------------------------------------------
 
@@ -226,8 +252,7 @@ class ForgeApp(App[str]):
     def say(self, text: str, severity: str = "information", *, timeout: float = 6) -> None:
         """Show a sentence from anywhere; the only place that notifies."""
         self.clear_notifications()
-        lines = "\n".join(clean(line) for line in text.splitlines())
-        self.notify(lines, severity=severity, timeout=timeout, markup=False)  # type: ignore[arg-type]
+        self.notify(clean_lines(text), severity=severity, timeout=timeout, markup=False)  # type: ignore[arg-type]
 
     # --- going somewhere ---------------------------------------------------------------------------
 
@@ -263,6 +288,7 @@ class ForgeApp(App[str]):
     async def _open(self, session_id: str) -> None:
         if session_id != self.feed.session_id:
             await self.feed.attach(session_id)
+            await self.feed.read(hosted=self.hosted)
         self.go_dashboard()
 
     def look_at(self, phase: str | None) -> None:

@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from forge.text import clean as clean
+from forge.text import clean_lines as clean_lines
 
 ELLIPSIS = "…"
 

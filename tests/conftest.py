@@ -1,6 +1,6 @@
-"""What all tests share: where the snapshots of the screens are kept.
+"""What all tests share: where the snapshots of the screens are kept, and that no test watches the clock.
 
-They lie in `snapshots/` at the top level, because they are reviewed like code. Nothing here deletes one: with
+Snapshots lie in `snapshots/` at the top level, because they are reviewed like code. Nothing here deletes one: with
 a folder outside the tests, syrupy takes the siblings of a single test that is updated for left-overs.
 `test_no_snapshot_is_left_over` finds the real ones.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest_textual_snapshot  # type: ignore[import-untyped]
+from hypothesis import settings
 from syrupy.location import PyTestLocation
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +28,10 @@ class TopLevelSvg(pytest_textual_snapshot.SVGImageExtension):  # type: ignore[mi
     def delete_snapshots(self, *, snapshot_location: str, snapshot_names: set[str]) -> None:
         """Leave every file where it is."""
 
+
+# No test asserts a time: a busy machine would fail it.
+settings.register_profile("forge", deadline=None)
+settings.load_profile("forge")
 
 # The plugin's fixture looks the name up when it is called.
 pytest_textual_snapshot.SVGImageExtension = TopLevelSvg

@@ -13,6 +13,7 @@ from textual.widget import Widget
 
 from forge_tui.charts.raster import Chart, Raster, draw
 from forge_tui.widgets.ink import LAYER_INKS, paper
+from forge_tui.widgets.textpane import runs
 
 _LONGEST = 12
 """Cells in one segment: a segment is sent as a whole, so long ones would resend what did not change."""
@@ -46,7 +47,14 @@ class ChartView(Widget):
         different = (before.glyphs != after.glyphs) | (before.layers != after.layers)
         rows = np.flatnonzero(different.any(axis=1)).tolist()
         if rows:
-            self.refresh(*(self._span(row, np.flatnonzero(different[row])) for row in rows))
+            offset = self.content_region.offset - self.region.offset
+            self.refresh(
+                *(
+                    Region(first, row, last - first, 1).translate(offset)
+                    for row in rows
+                    for first, last in runs(np.flatnonzero(different[row]).tolist())
+                )
+            )
 
     @property
     def _shape(self) -> tuple[int, int]:
@@ -74,8 +82,3 @@ class ChartView(Widget):
                 for piece in range(start, end, _LONGEST)
             ]
         return Strip(segments, len(text))
-
-    def _span(self, row: int, columns: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Region:
-        offset = self.content_region.offset - self.region.offset
-        first, last = int(columns[0]), int(columns[-1])
-        return Region(first, row, last - first + 1, 1).translate(offset)

@@ -70,7 +70,8 @@ class DashboardScreen(MainScreen):
     def show_snapshot(self, snapshot: Snapshot) -> None:
         """Draw a newer snapshot, unless this screen is covered."""
         self._snapshot = snapshot
-        if self.is_current and self.is_mounted:
+        # A screen that is being made or taken down has no panes.
+        if self.is_current and self.query("#header"):
             with self.app.batch_update():
                 self._lay_out()
                 self.redraw()
@@ -220,7 +221,7 @@ class DashboardScreen(MainScreen):
         chosen = panes[place % len(panes)]
         if self._zoomed is not None:
             self._set_zoom(chosen)
-        chosen.focus()
+        self.set_focus(chosen)
 
     def _set_zoom(self, pane: Pane | None) -> None:
         self._zoomed = pane
@@ -230,4 +231,4 @@ class DashboardScreen(MainScreen):
         for row in self.query(".row"):
             row.set_class(pane is not None and pane in row.children, "-zoomed")
         if pane is not None:
-            pane.focus()
+            self.set_focus(pane)

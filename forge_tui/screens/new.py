@@ -74,7 +74,7 @@ class NewSessionScreen(MainScreen):
     def on_mount(self) -> None:
         """Begin with the preset."""
         self.query_one("#costs").border_title = "what you get"
-        self.query_one("#preset", Choice).focus()
+        self.set_focus(self.query_one("#preset", Choice))
         self._check()
 
     def context(self) -> Context:

@@ -47,7 +47,7 @@ class SessionsScreen(MainScreen):
         self._filter.display = False
         # A blinking cursor would send something over the link twice a second.
         self._filter.cursor_blink = False
-        self._rows.focus()
+        self.set_focus(self._rows)
         self._draw_head()
 
     def context(self) -> Context:
@@ -111,7 +111,7 @@ class SessionsScreen(MainScreen):
 
     @on(Input.Submitted, "#filter")
     def _filter_done(self) -> None:
-        self._rows.focus()
+        self.set_focus(self._rows)
         self._filter.display = bool(self.list_query.search)
 
     def _ask(self, query: ListQuery) -> None:
@@ -137,7 +137,8 @@ class SessionsScreen(MainScreen):
     def do_list_filter(self, _key: str) -> None:
         """Type a filter."""
         self._filter.display = True
-        self._filter.focus()
+        # At once: the next key may be waiting already.
+        self.set_focus(self._filter)
 
     def do_list_sort(self, _key: str) -> None:
         """Sort another way."""
@@ -148,7 +149,7 @@ class SessionsScreen(MainScreen):
         if key == "escape" and (self.list_query.search or self.focused is self._filter):
             self._filter.value = ""
             self._filter.display = False
-            self._rows.focus()
+            self.set_focus(self._rows)
         else:
             self.forge.go_dashboard()
 

@@ -5,6 +5,7 @@ A look at an unchanged session costs two pragmas; a changed one asks only for ro
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from forge.registry import LIVE, Error, EventRow, SeriesRow, metrics, queries
@@ -36,6 +37,8 @@ class SessionFeed:
         self._stale = True
         self._failures = 0
         self._unread: str | None = None
+        # What a slow read of one session finds must not end up in another.
+        self._one_at_a_time = asyncio.Lock()
         self.snapshot = Snapshot()
 
     @property
@@ -45,12 +48,13 @@ class SessionFeed:
 
     async def attach(self, session_id: str | None) -> None:
         """Follow another session."""
-        self._session_id, self._chosen = session_id, None
-        self._series, self._latest = {}, {}
-        self.snapshot = Snapshot(at=self._clock(), problem=None if session_id else self._unread)
-        self._stale = True
-        path = None if session_id is None else self._store.home.session(session_id).metrics
-        await self._store.metrics.point_at(path)
+        async with self._one_at_a_time:
+            self._session_id, self._chosen = session_id, None
+            self._series, self._latest = {}, {}
+            self.snapshot = Snapshot(at=self._clock(), problem=None if session_id else self._unread)
+            self._stale = True
+            path = None if session_id is None else self._store.home.session(session_id).metrics
+            await self._store.metrics.point_at(path)
 
     def choose(self, phase: str | None) -> None:
         """Look at one phase, or at whichever runs."""
@@ -78,8 +82,10 @@ class SessionFeed:
 
     async def read(self, *, hosted: str | None) -> Snapshot | None:
         """A new snapshot, or none when nothing that is shown has changed."""
-        if self._session_id is None:
-            return None
+        async with self._one_at_a_time:
+            return None if self._session_id is None else await self._read(hosted)
+
+    async def _read(self, hosted: str | None) -> Snapshot | None:
         before = self.snapshot
         here = hosted == self._session_id
         forced, self._stale = self._stale, False

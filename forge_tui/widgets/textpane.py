@@ -20,6 +20,9 @@ Lines = Sequence[Text]
 Build = Callable[[int, int], Lines]
 """Lines for a width and a height; of a pane with `height: auto` the height is that of what it lies in."""
 
+JOINED = 8
+"""To begin anew at another place costs a terminal's colours and about as many bytes as 40 cells hold."""
+
 
 class TextPane(Widget):
     """Shows lines from the top; `follow` shows the last ones and lets a person scroll back."""
@@ -65,10 +68,9 @@ class TextPane(Widget):
         """Show what `build` makes of the pane's size; cells that stay the same are not touched."""
         self._build = build
         if self._built_for is None or not self.size:
-            # Not on the screen: the lines are built when it comes there.
+            # Not on the screen, or not drawn since it came back: the lines are built when it is drawn.
             self._built_for = None
-            if self.styles.is_auto_height:
-                self.refresh(layout=True)
+            self.refresh(layout=self.styles.is_auto_height)
             return
         before = self._visible()
         if self._rebuild(self._target()) and self.styles.is_auto_height:
@@ -132,25 +134,39 @@ class TextPane(Widget):
         for y in range(min(height, max(len(before), len(after)))):
             old = before[y] if y < len(before) else Text()
             new = after[y] if y < len(after) else Text()
-            span = changed(old, new)
-            if span is not None:
-                regions.append(Region(span[0], y, max(1, min(span[1], width) - span[0]), 1))
+            for first, last in changed(old, new):
+                regions.append(Region(first, y, max(1, min(last, width) - first), 1))
         if regions:
             offset = self.content_region.offset - self.region.offset
             self.refresh(*(region.translate(offset) for region in regions))
 
 
-def changed(old: Text, new: Text) -> tuple[int, int] | None:
-    """The cells, from first to one past the last, in which two lines differ; none when they are the same."""
+def changed(old: Text, new: Text) -> list[tuple[int, int]]:
+    """The runs of cells, each from its first to one past its last, in which two lines differ."""
     if old.plain == new.plain and old.spans == new.spans and old.style == new.style:
-        return None
-    a, b = old.plain, new.plain
-    widths = old.cell_len, new.cell_len
-    # Only where every character covers one cell is a place in the text a place on the screen.
-    if widths != (len(a), len(b)) or old.spans != new.spans or old.style != new.style:
-        return 0, max(widths)
-    first = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    if len(a) != len(b):
-        return first, max(len(a), len(b))
-    last = next(i for i in range(len(a) - 1, -1, -1) if a[i] != b[i])
-    return first, last + 1
+        return []
+    width = max(old.cell_len, new.cell_len)
+    if old.cell_len != len(old.plain) or new.cell_len != len(new.plain):
+        # Only where every character covers one cell is a place in the text a place on the screen.
+        return [(0, width)]
+    before, after = _cells(old, width), _cells(new, width)
+    return runs([at for at in range(width) if before[at] != after[at]])
+
+
+def runs(places: Sequence[int]) -> list[tuple[int, int]]:
+    """Rising places as runs; neighbours are joined where a new run would cost more than what lies between."""
+    found: list[tuple[int, int]] = []
+    for place in places:
+        if found and place - found[-1][1] < JOINED:
+            found[-1] = (found[-1][0], place + 1)
+        else:
+            found.append((place, place + 1))
+    return found
+
+
+def _cells(line: Text, width: int) -> list[tuple[str, object]]:
+    """Every cell's character and ink, blank to the right of the line."""
+    inks: list[object] = [line.style] * len(line.plain)
+    for span in line.spans:
+        inks[span.start : span.end] = [(ink, span.style) for ink in inks[span.start : span.end]]
+    return [*zip(line.plain, inks, strict=True), *[(" ", "")] * (width - len(inks))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -263,6 +264,30 @@ async def test_the_live_session_comes_first_and_then_the_newest(store: Store) ->
     with Registry.open(store.home) as registry:
         registry.write(lambda c: edits.set_session_state(c, ulid(1), State.STOPPED, now=NOW))
     assert await feed.default_session() == ulid(2)
+
+
+async def test_a_slow_read_of_one_session_never_ends_up_in_another(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed(store.home, Plan(id=ulid(1), name="long", step=400), Plan(id=ulid(2), name="short", step=20))
+    feed = SessionFeed(store, FakeClock())
+    await feed.attach(ulid(1))
+    fetch = store.registry.fetch
+
+    async def slow(query: Query[Any]) -> list[Any]:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        return await fetch(query)
+
+    monkeypatch.setattr(store.registry, "fetch", slow)
+    reading = asyncio.ensure_future(feed.read(hosted=None))
+    await asyncio.sleep(0)
+    await feed.attach(ulid(2))
+    await reading
+    snapshot = await read(feed)
+    assert snapshot.session is not None
+    assert snapshot.session.name == "short"
+    assert snapshot.view("loss").last_step == 20
 
 
 async def test_closing_twice_is_fine_and_reading_opens_again(store: Store) -> None:

@@ -171,7 +171,7 @@ def everything(shown: Snapshot, width: int, height: int) -> Iterable[tuple[str, 
     yield "reason", form.reason(shown.session.error, width)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(snapshots(), st.integers(20, 140), st.integers(1, 40))
 def test_lines_fit_and_are_harmless_whatever_they_show(shown: Snapshot, width: int, height: int) -> None:
     for name, lines in everything(shown, width, height):
@@ -182,7 +182,7 @@ def test_lines_fit_and_are_harmless_whatever_they_show(shown: Snapshot, width: i
             assert inks - {""} <= set(INKS), name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(snapshots(), st.integers(20, 120))
 def test_charts_of_anything_can_be_made(shown: Snapshot, width: int) -> None:
     from forge_tui.charts.raster import draw
