@@ -1,8 +1,8 @@
 """What all tests share: where the snapshots of the screens are kept, and that no test watches the clock.
 
-Snapshots lie in `snapshots/` at the top level, because they are reviewed like code. Nothing here deletes one: with
-a folder outside the tests, syrupy takes the siblings of a single test that is updated for left-overs.
-`test_no_snapshot_is_left_over` finds the real ones.
+Snapshots lie in `snapshots/` at the top level, because they are reviewed like code. Nothing here deletes
+one: with a folder outside the tests, syrupy takes the siblings of a single test that is updated for
+left-overs. `test_no_snapshot_is_left_over` finds the real ones.
 """
 
 from __future__ import annotations
