@@ -40,6 +40,8 @@ def count(value: float) -> str:
 def size(value: float) -> str:
     """Bytes with a decimal prefix: `3.10 GB`."""
     text = count(value)
+    if not math.isfinite(value):
+        return text
     return f"{text}B" if text[-1].isalpha() else f"{text} B"
 
 
