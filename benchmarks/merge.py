@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -85,6 +86,8 @@ class Side:
     folder: Path
     name: str
     seconds: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+    """Seconds of all cores, which say more than the clock where others are at work."""
     resident: list[float] = field(default_factory=list)
     """Bytes at the peak, mapped pages of files counted."""
     anonymous: list[float] = field(default_factory=list)
@@ -97,7 +100,7 @@ class Side:
         log = self.folder / f"{self.name}.log"
         environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
         with log.open("wb") as file:
-            began = time.perf_counter()
+            began, spent = time.perf_counter(), processor_seconds()
             process = subprocess.Popen(
                 self.command(recipe, output.name), cwd=self.folder, stdout=file, stderr=file, env=environment
             )
@@ -105,6 +108,7 @@ class Side:
             watch.start()
             process.wait()
             self.seconds.append(time.perf_counter() - began)
+            self.processor.append(processor_seconds() - spent)
         watch.join()
         if process.returncode != 0:
             tail = log.read_text("utf-8", "replace")[-2000:].strip()
@@ -120,6 +124,12 @@ class Side:
                 time.sleep(0.01)
         self.resident.append(float(resident))
         self.anonymous.append(float(anonymous))
+
+
+def processor_seconds() -> float:
+    """Of all children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def memory(status: str) -> dict[str, int]:
@@ -155,6 +165,7 @@ def measure(
             ours.run(f"{method}.yaml")
         return [
             figure(f"{label}: whole process", ours.seconds, "s"),
+            figure(f"{label}: processor time", ours.processor, "s"),
             figure(f"{label}: peak resident", ours.resident, "MB", 1e-6),
             figure(f"{label}: peak anonymous", ours.anonymous, "MB", 1e-6),
         ]
@@ -169,6 +180,7 @@ def measure(
     ]
     rows = [
         row(f"{label}: whole process", summarise(ours.seconds, peer.seconds), "s", 1.0, BUDGETS[method]),
+        row(f"{label}: processor time", summarise(ours.processor, peer.processor), "s", 1.0),
         row(f"{label}: net of imports", summarise(net[0], net[1]), "s", 1.0),
         row(f"{label}: peak resident", summarise(ours.resident, peer.resident), "MB", 1e-6, PEAK),
         row(f"{label}: peak anonymous", summarise(ours.anonymous, peer.anonymous), "MB", 1e-6, PEAK),

@@ -63,11 +63,14 @@ def test_selection_in_large_tensors(share: float, kind: str, monkeypatch: pytest
     assert found == np.sort(values)[rank]
 
 
-def test_selection_survives_a_sample_that_misleads() -> None:
+@pytest.mark.parametrize("lie", [-100, 100])
+def test_selection_survives_a_sample_that_misleads(lie: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BLOCK", 1 << 14)
     values = drawn(0, (5 * blocks._SAMPLE,))
-    misleading = np.full(blocks._SAMPLE, 100, np.float32)
-    found = blocks.nth_smallest(values.size, 1000, values.__getitem__, lambda positions: misleading)
-    assert found == np.sort(values)[1000]
+    misleading = np.full(blocks._SAMPLE, lie, np.float32)
+    rank = values.size // 2
+    found = blocks.nth_smallest(values.size, rank, values.__getitem__, lambda positions: misleading)
+    assert found == np.sort(values)[rank]
 
 
 def test_selection_partitions_only_what_the_bracket_holds(monkeypatch: pytest.MonkeyPatch) -> None:
