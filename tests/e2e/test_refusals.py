@@ -16,7 +16,7 @@ from forge.engine import Engine
 from forge.home import Home
 from forge.registry import Connection, State, edits, open_writer, schema
 from tests.e2e.conftest import FORGE, FORGE_TUI
-from tests.e2e.terminal import Desk, Terminal
+from tests.e2e.terminal import PATIENCE, Desk, Terminal
 from tests.e2e.watch import Watch
 
 
@@ -39,6 +39,7 @@ def test_a_pipe_is_no_terminal(env: dict[str, str], home: Home) -> None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=PATIENCE,
     )
     assert (result.returncode, result.stdout) == (2, "")
     assert "this is not a terminal" in result.stderr
@@ -75,7 +76,7 @@ def test_too_small_a_window_says_so_and_comes_back(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--start", "huge"], 4, ["huge", "tiny", "25m"]),
+        (["--start", "huge"], 4, ["huge", "presets are 25m, 25m-plain, tiny"]),
         (["--start", "missing.yaml"], 4, ["missing.yaml"]),
         (["--start", "bad.yaml"], 3, ["bad.yaml", "learning_rat", "unknown key"]),
         (["no-such-otter"], 4, ["no-such-otter", "forge sessions"]),

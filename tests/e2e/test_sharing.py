@@ -9,7 +9,7 @@ import pytest
 
 from forge.registry import State
 from tests.e2e.conftest import FORGE, FORGE_TUI
-from tests.e2e.dashboard import step_on, wait_for_a_later_step
+from tests.e2e.dashboard import loss_on, step_on, wait_for_a_later_step
 from tests.e2e.terminal import Desk, Terminal
 from tests.e2e.watch import Watch
 
@@ -42,6 +42,16 @@ def test_a_second_screen_attaches_steers_and_leaves(desk: Desk, hosting: Termina
 
     hosting.press("space")
     wait_for_a_later_step(hosting, beat.step)
+
+
+def test_a_pane_that_was_away_shows_what_came_meanwhile(hosting: Terminal) -> None:
+    hosting.press("z")
+    hosting.wait_until(lambda: not hosting.sees("numbers"), "one pane on the whole screen")
+    loss = loss_on(hosting)
+    hosting.wait_until(lambda: loss_on(hosting) != loss, "another loss")
+    hosting.press("z")
+    hosting.wait_for("numbers")
+    wait_for_a_later_step(hosting, step_on(hosting))
 
 
 def test_of_two_that_resume_one_runs_it_and_the_other_is_told_who(
