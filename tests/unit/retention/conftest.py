@@ -115,6 +115,8 @@ class World:
         (root / "lease").write_bytes(b"")
         (root / "models" / "m" / "model.safetensors").write_bytes(id.encode() * (size // 26 + 1))
         (root / "log.jsonl").write_bytes(b"{}\n")
+        # Sorts behind the marker, which has to go last all the same.
+        (root / "tail.bin").write_bytes(b"tail")
         return root
 
     def states(self) -> dict[str, State]:

@@ -148,6 +148,31 @@ def test_a_lease_that_is_a_link_is_not_followed(world: World, outside: Path) -> 
     assert not (outside / "made-by-forge").exists()
 
 
+def test_a_mounted_folder_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = world.add(1)
+    root, real = world.home.session(id).root, Path.lstat
+    foreign = {root}
+
+    def lstat(self: Path) -> os.stat_result:
+        found = real(self)
+        values = list(found)
+        values[2] += self in foreign  # st_dev
+        return os.stat_result(values)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    with pytest.raises(NotOursError, match="another file system, mounted there"):
+        folders.check(root)
+    foreign.clear()
+    folders.check(root)
+    foreign.add(world.home.trash)
+    with pytest.raises(NotOursError, match="on another file system than"):
+        folders.check_move(root, world.home.trashed(id).root)
+    # What lies inside is asked through its folder's entries, so the folder is the one that differs.
+    foreign.add(root)
+    with pytest.raises(NotOursError, match="another file system, mounted there"):
+        folders.measure(root)
+
+
 def test_ids() -> None:
     assert folders.is_id(session_id(1))
     assert not folders.is_id("8" + session_id(1)[1:])  # beyond 128 bits

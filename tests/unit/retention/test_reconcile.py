@@ -79,6 +79,7 @@ def test_a_purge_is_finished(world: World, left: str) -> None:
         (root / "models" / "m").rmdir()
         (root / "models").rmdir()
         (root / "lease").unlink()
+        (root / "tail.bin").unlink()
     if left in ("empty", "nothing"):
         (root / "session.yaml").unlink()
     if left == "nothing":
