@@ -26,8 +26,8 @@ def said(screen: Terminal) -> str:
 
 
 def told(screen: Terminal, words: str) -> bool:
-    """Whether the note on the screen says this; its lines begin with a bar."""
-    lines = [line.rpartition("▌")[2] for line in screen.text.splitlines() if "▌" in line]
+    """Whether the note on the screen says this; its lines begin with a bar and lie over a box."""
+    lines = [line.rpartition("▌")[2].strip(" │─╯") for line in screen.text.splitlines() if "▌" in line]
     return words in " ".join(" ".join(lines).split())
 
 
