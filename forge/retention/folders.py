@@ -38,6 +38,17 @@ def is_id(text: str) -> bool:
     return _ULID.fullmatch(text) is not None
 
 
+def place(parent: Path, session_id: str) -> Path:
+    """Where a session lies in `sessions/` or `trash/`, whether it is there or not.
+
+    Raises:
+        NotOursError: the id is not one that Forge makes, so it may lead anywhere.
+    """
+    if not is_id(session_id):
+        raise NotOursError(f"{session_id!r} is not an id that Forge makes.")
+    return parent / session_id
+
+
 def listed(parent: Path) -> list[str]:
     """Names in `sessions/` or `trash/` that are ids of sessions, in order of creation."""
     with os.scandir(parent) as entries:

@@ -71,7 +71,7 @@ def purge(home: Home, registry: Registry, rows: Iterable[TrashRow], *, actor: st
 
 
 def _purge(home: Home, registry: Registry, session_id: str, actor: str, now: float) -> int:
-    folder = home.trashed(session_id).root
+    folder = folders.place(home.trash, session_id)
 
     def begin(c: Connection) -> TrashRow:
         if children := fetch(c, cleanup.kept_child(session_id)):

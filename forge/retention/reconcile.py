@@ -90,7 +90,7 @@ def finish_purge(home: Home, registry: Registry, row: TrashRow, actor: str, now:
         NotOursError: what lies there is not the session's folder.
         OSError: something cannot be deleted; the next time goes on from there.
     """
-    folder, freed = home.trashed(row.session_id).root, 0
+    folder, freed = folders.place(home.trash, row.session_id), 0
     if folders.is_there(folder):
         folders.check_remains(folder)
         freed = folders.remove(folder)
@@ -103,7 +103,7 @@ def finish_purge(home: Home, registry: Registry, row: TrashRow, actor: str, now:
 
 def _settle(home: Home, registry: Registry, row: TrashRow, now: float, result: Reconciled) -> None:
     """Bring the folder of a trashed session to where its row says that it is."""
-    session, trash = home.session(row.session_id).root, home.trashed(row.session_id).root
+    session, trash = folders.place(home.sessions, row.session_id), folders.place(home.trash, row.session_id)
     if folders.is_there(session):
         folders.move(session, trash)
         result.repaired.append(f"{row.name} is in the trash, as was begun")

@@ -75,13 +75,13 @@ def undo(home: Home, registry: Registry, session_id: str, *, actor: str, now: fl
         row = registry.write(
             lambda c: require(c, cleanup.trashed(session_id), f"session {session_id} in the trash")
         )
-        if not folders.is_there(home.trashed(row.session_id).root):
+        if not folders.is_there(folders.place(home.trash, row.session_id)):
             raise ForgeError(
                 f"the files of {row.name} are gone from {home.trash}, so it cannot be brought back. "
                 f"Put them back from a copy, or delete what is left of it: forge trash empty."
             )
         kin = registry.fetch(cleanup.trashed_ancestors(row.session_id))
-        there = [i for i in kin if folders.is_there(home.trashed(i).root)]
+        there = [i for i in kin if folders.is_there(folders.place(home.trash, i))]
         return [_restore(home, registry, i, actor, now) for i in [*there, row.session_id]]
 
 
@@ -89,7 +89,7 @@ def _trash(
     home: Home, registry: Registry, decision: Decision, policy: SessionCleanupPolicy, actor: str, now: float
 ) -> None:
     session_id = decision.session.id
-    root, target = home.session(session_id).root, home.trashed(session_id).root
+    root, target = folders.place(home.sessions, session_id), folders.place(home.trash, session_id)
     with ExitStack() as held:
         exists = folders.is_there(root)
         if exists:
@@ -132,7 +132,7 @@ def _moved_on(subject: Subject, planned: SessionRow) -> bool:
 
 
 def _restore(home: Home, registry: Registry, session_id: str, actor: str, now: float) -> SessionRow:
-    source, target = home.trashed(session_id).root, home.session(session_id).root
+    source, target = folders.place(home.trash, session_id), folders.place(home.sessions, session_id)
     folders.check_move(source, target)
     path = str(source.relative_to(home.root))
     registry.write(lambda c: cleanup.restore_session(c, session_id, actor=actor, path=path, now=now))

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from forge.registry import Registry, State, cleanup, edits
-from forge.retention import Plan, SessionCleanupPolicy, Verdict, execute, folders, plan, purge, reconcile
+from forge.retention import (
+    Plan,
+    SessionCleanupPolicy,
+    Verdict,
+    execute,
+    folders,
+    plan,
+    purge,
+    reconcile,
+    undo,
+)
 from forge.retention.folders import NotOursError
 from tests.unit.retention.conftest import NOW, World, session_id, tree
 
@@ -102,25 +112,36 @@ def test_a_folder_that_is_not_a_session_s_is_not_deleted(
     assert (tree(outside), tree(world.home.trash)) == before
 
 
+BAIT = session_id(77)
+
+
 @pytest.mark.parametrize(
-    "id", ["../outside", "..", ".", "", "/etc", "a/b", "otter", session_id(1).lower(), session_id(1) + "\n"]
-)
+    "id",
+    [f"../../{BAIT}", f"../../outside/../{BAIT}", "/BAIT", "../../outside", "..", ".", "", "a/b", "otter",
+     session_id(1).lower(), session_id(1) + "\n"],
+)  # fmt: skip
 def test_an_id_that_forge_does_not_make_is_refused(world: World, outside: Path, id: str) -> None:
+    """Even one that leads to a folder which looks exactly like a session's."""
+    bait = world.folder(BAIT, parent=outside.parent)
+    id = str(bait) if id == "/BAIT" else id
     world.registry.write(
         lambda c: edits.create_session(c, id=id, name="evil", preset="tiny", phases=[], now=1.0)
     )
-    before = tree(outside.parent / "outside"), tree(world.home.sessions)
+    before = tree(outside), tree(bait), tree(world.home.sessions)
     outcome = execute(world.home, world.registry, forced(world), actor="me", now=NOW)
     assert outcome.trashed == ()
-    # Even where the registry says that it was trashed and is half deleted.
+    assert world.states() == {id: State.CREATED}
+    # Even where the registry says that it was trashed, and then that it is half deleted.
     world.registry.write(
         lambda c: cleanup.trash_session(c, id, actor="me", reason="r", bytes=0, path="", now=NOW)
     )
+    rows = world.registry.fetch(cleanup.trash())
+    assert purge(world.home, world.registry, rows, actor="me", now=NOW).sessions == ()
+    with pytest.raises(NotOursError):
+        undo(world.home, world.registry, id, actor="me", now=NOW)
     world.registry.write(lambda c: cleanup.begin_purge(c, id, actor="me", path="", now=NOW))
-    reconcile(world.home, world.registry, NOW)
-    purge(world.home, world.registry, world.registry.fetch(cleanup.trash()), actor="me", now=NOW)
-    assert (tree(outside.parent / "outside"), tree(world.home.sessions)) == before
-    assert (world.home.root / "registry.db").exists()
+    assert "is not an id that Forge makes" in reconcile(world.home, world.registry, NOW).problems[0]
+    assert (tree(outside), tree(bait), tree(world.home.sessions)) == before
 
 
 @pytest.mark.parametrize("which", ["sessions", "trash"])
