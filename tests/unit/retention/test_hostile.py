@@ -22,7 +22,7 @@ from forge.retention import (
     undo,
 )
 from forge.retention.folders import NotOursError
-from tests.unit.retention.conftest import NOW, World, session_id, tree
+from tests.unit.retention.conftest import NOW, YAML, World, session_id, tree
 
 POLICY = SessionCleanupPolicy(max_sessions_retained=0, max_age_days=None)
 
@@ -110,6 +110,16 @@ def test_a_folder_that_is_not_a_session_s_is_not_deleted(
     world.registry.write(lambda c: cleanup.begin_purge(c, id, actor="me", path="", now=NOW))
     assert len(reconcile(world.home, world.registry, NOW).problems) == 1
     assert (tree(outside), tree(world.home.trash)) == before
+
+
+def test_an_unknown_folder_that_is_a_link_is_not_adopted(world: World, outside: Path) -> None:
+    (outside / "session.yaml").write_bytes(YAML)
+    os.utime(outside / "session.yaml", (NOW - 9999, NOW - 9999))
+    for parent in (world.home.sessions, world.home.trash):
+        (parent / session_id(1)).symlink_to(outside)
+        assert "is not a folder but a link" in reconcile(world.home, world.registry, NOW).problems[0]
+        assert world.states() == {}
+        (parent / session_id(1)).unlink()
 
 
 BAIT = session_id(77)
