@@ -66,6 +66,13 @@ class Terminal:
         """The screen as lines."""
         return "\n".join(line.rstrip() for line in self._screen.display)
 
+    @property
+    def said(self) -> str:
+        """What stands there as one line, put together again where the terminal broke it at its edge."""
+        edge = self._screen.columns
+        lines = [line if len(line) == edge else f"{line}\n" for line in self.text.splitlines()]
+        return " ".join("".join(lines).split())
+
     def sees(self, *parts: str) -> bool:
         """Whether all of `parts` are on the screen."""
         return all(part in self.text for part in parts)

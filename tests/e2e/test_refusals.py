@@ -20,11 +20,6 @@ from tests.e2e.terminal import PATIENCE, Desk, Terminal
 from tests.e2e.watch import Watch
 
 
-def said(screen: Terminal) -> str:
-    """What stands on the terminal, with its lines joined as a sentence that was wrapped."""
-    return " ".join(screen.text.split())
-
-
 def told(screen: Terminal, words: str) -> bool:
     """Whether the note on the screen says this; its lines begin with a bar and lie over a box."""
     lines = [line.rpartition("▌")[2].strip(" │─╯") for line in screen.text.splitlines() if "▌" in line]
@@ -52,8 +47,8 @@ def test_a_pipe_is_no_terminal(env: dict[str, str], home: Home) -> None:
 def test_a_terminal_that_cannot_move_its_cursor(desk: Desk, home: Home, term: str | None) -> None:
     screen = desk.open(FORGE_TUI, env={"TERM": term})
     assert screen.ended() == 2
-    assert f'TERM is "{term or ""}"' in said(screen)
-    assert "forge status" in said(screen)
+    assert f'TERM is "{term or ""}"' in screen.said
+    assert "forge status" in screen.said
     assert screen.mode_set(1049) is None
     assert not home.root.exists()
 
@@ -90,7 +85,7 @@ def test_what_cannot_be_opened(
     arguments = [str(tmp_path / each) if each.endswith(".yaml") else each for each in arguments]
     screen = desk.open(FORGE_TUI, *arguments)
     assert screen.ended() == code
-    missing = [word for word in words if word not in said(screen)]
+    missing = [word for word in words if word not in screen.said]
     assert not missing, str(screen)
     assert "Traceback" not in screen.text
     assert screen.mode_set(1049) is None
@@ -108,8 +103,8 @@ def test_a_home_that_cannot_be_written(desk: Desk, tmp_path: Path, command: list
         place = Path("/proc/forge")
     screen = desk.open(*command, env={"FORGE_HOME": str(place)})
     assert screen.ended() == 6
-    assert f"cannot create the Forge home {place}" in said(screen)
-    assert "FORGE_HOME=" in said(screen)
+    assert f"cannot create the Forge home {place}" in screen.said
+    assert "FORGE_HOME=" in screen.said
     assert screen.mode_set(1049) is None
 
 
@@ -156,7 +151,7 @@ def test_a_newer_registry_is_looked_at_and_left_alone(
 
     run = desk.open(FORGE, "resume", newer)
     assert run.ended() == 9
-    assert "written by a newer Forge" in said(run)
+    assert "written by a newer Forge" in run.said
     listing = desk.open(FORGE, "sessions")
     assert listing.ended() == 0
     assert newer in listing.text

@@ -76,9 +76,8 @@ def test_of_two_that_resume_one_runs_it_and_the_other_is_told_who(
 
     third = desk.open(FORGE, "resume", name)
     assert third.ended() == 5
-    told = " ".join(third.text.split())
-    assert f"{name} is running in {owner} since" in told
-    assert f"forge-tui {name}" in told
+    assert f"{name} is running in {owner} since" in third.said
+    assert f"forge-tui {name}" in third.said
     winner.wait_until(lambda: winner.sees("tok/s"), "the run goes on")
     assert watch.session().owner == owner
 
