@@ -474,6 +474,19 @@ def test_resume_tries_again_at_once(rig: Rig, disk: FullDisk) -> None:
     assert rig.session.state is State.INTERRUPTED  # the test's owner is gone
 
 
+def test_a_checkpoint_asked_for_meanwhile_ends_the_waiting(rig: Rig, disk: FullDisk) -> None:
+    asked: list[CommandRow] = []
+
+    def freed() -> None:
+        disk.full = False
+        asked.append(rig.request("checkpoint"))
+
+    with rig.attempt(control=ScriptedControl(freed)) as ctx:
+        drive(ctx, Counting(fill_at(disk, 6)))
+    assert rig.answer(asked[0]) == ("done", "the checkpoint of step 8")
+    assert rig.events("continue") == ["the checkpoint of step 8 is written"]
+
+
 def test_a_pause_asked_for_meanwhile_outlasts_the_trouble(rig: Rig, disk: FullDisk) -> None:
     states: list[State] = []
 
@@ -674,6 +687,29 @@ def test_the_heartbeat_goes_with_the_steps(rig: Rig) -> None:
     ]
     assert last is not None
     assert (last.step, last.status, last.eta_seconds) == (4, "measuring", 0.0)
+
+
+def test_the_speed_is_that_of_the_steps_whatever_stood_between_them(rig: Rig, disk: FullDisk) -> None:
+    def during(ctx: PhaseContext, step: int) -> None:
+        rig.clock.now += 1
+        disk.full = step == 7
+        if step == 9:
+            rig.request("pause")
+
+    def free() -> None:
+        disk.full = False
+        rig.clock.now += 1000
+
+    def go_on() -> None:
+        rig.clock.now += 1000
+        rig.request("resume")
+
+    with rig.attempt(control=ScriptedControl(free, go_on)) as ctx:
+        drive(ctx, Counting(during))
+        beat = rig.scope.telemetry.heartbeat
+        assert ctx.seconds == STEPS
+    assert beat is not None
+    assert beat.steps_per_second == 1.0
 
 
 def test_the_steps_can_be_used_once(rig: Rig) -> None:
