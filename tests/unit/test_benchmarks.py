@@ -12,13 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import noise, points
+from benchmarks import attach, grokfast, noise, points, registry
 from benchmarks.attach import dashboard
 from benchmarks.children import Child
 from benchmarks.live import PHASE, make_session
@@ -311,6 +312,72 @@ def test_the_least_disturbed_counts_where_all_are(monkeypatch: pytest.MonkeyPatc
     found = noise.Noise()
     assert found.least(lambda: next(values)) == 20.0
     assert found.disturbed == 1
+
+
+# --- the shortest of the real ones ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where only the development tools are installed."""
+    for name in ("mlflow", "mlflow.entities", "mlflow.store.tracking.sqlalchemy_store", "trackio"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(grokfast, "find_spec", lambda name: None)
+    monkeypatch.setattr(attach, "find_spec", lambda name: None)
+
+
+@pytest.mark.usefixtures("no_peers")
+def test_points_without_peers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(points, "BURST", 300)
+    found = points.against_peers(1)
+    assert [line.name for line in found] == [
+        "ctx.log to committed / 250,000 points/s", *["ctx.log, a point", "MetricsWriter, a point"] * 2,
+    ]  # fmt: skip
+    assert [line.peer is None for line in found] == [False, True, True, True, True]
+    assert "registry: trackio is not installed" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_peers")
+def test_the_filter_without_its_peer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        grokfast, "compare", lambda ours, peer, pairs, clock: compare(ours, peer, 1, 0, clock)
+    )
+    (found,) = grokfast.run(quick=True)
+    assert found.name == "filter and AdamW / a per-parameter loop, tiny, cpu"
+    assert found.ratio is not None
+    assert "grokfast: grokfast-pytorch is not installed" in capsys.readouterr().err
+
+
+def test_commits_beside_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "READERS", (0, 1))
+    found = registry.commits_beside_readers(rounds=1, seconds=0.2)
+    assert [line.name for line in found] == [
+        f"{what}, {n}: WAL / DELETE"
+        for what in ("a registry commit, p50", "a registry commit, p99", "a metric point")
+        for n in ("0 readers", "1 reader")
+    ]
+    assert all(line.ours > 0 and line.ratio is not None and line.ratio > 0 for line in found)
+
+
+@pytest.mark.usefixtures("no_peers")
+def test_attaching_beside_a_live_run(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        programs = attach._programs(tmp_path, stack)
+        found = attach._beside_a_live_run(programs, 0.5)
+    assert {line.name.partition(",")[0] for line in found} >= {
+        "resident after 0.5 s", "bytes to the terminal", "resident / an empty Textual screen",
+    }  # fmt: skip
+    for line in found:
+        if "torch" in line.name:
+            assert line.ok
+
+
+def test_a_long_session_opens_to_its_chart(tmp_path: Path) -> None:
+    (found,) = attach._million(tmp_path, 2_000, 1)
+    assert found.name == "2,000 points to the drawn chart, beyond an empty start"
+    assert found.budget == 0.3
 
 
 def test_the_command_line_answers_without_torch() -> None:
