@@ -326,6 +326,14 @@ def test_yaml_out_and_in_again_changes_nothing(config: PipelineConfig) -> None:
     assert dump_yaml(parse_yaml(text, "again")) == text
 
 
+@pytest.mark.parametrize(
+    "odd", ["\x85", "\u2028", "\u2029", "\ufeff", "\x07", "\x7f", "\r\n", "é 日本 🔨", "~", "1e5", "no"]
+)
+def test_what_a_person_may_write_comes_back_as_it_was(odd: str) -> None:
+    config = PipelineConfig(name=odd)
+    assert parse_yaml(dump_yaml(config), "again").name == odd
+
+
 def test_a_dump_says_everything_so_that_new_defaults_change_no_old_session() -> None:
     written = yaml.safe_load(dump_yaml(PipelineConfig()))
     assert set(written["forging"]) == set(ForgeTrainingConfig.model_fields)
