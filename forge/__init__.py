@@ -6,7 +6,7 @@ Importing this package costs nothing: it pulls in neither torch nor any of its o
 import os
 
 # OpenMP reads this when torch is loaded. By default its threads spin while they wait for each other, and as
-# soon as anything else wants a core, the screen of this very process for one, a step takes several times as long.
+# soon as anything else wants a core, such as the screen of this process, a step takes several times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 __version__ = "0.1.0"

@@ -13,6 +13,9 @@ import pytest_textual_snapshot  # type: ignore[import-untyped]
 from hypothesis import settings
 from syrupy.location import PyTestLocation
 
+# Before any test imports torch: OpenMP is told how to wait when torch is loaded.
+import forge  # noqa: F401
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
