@@ -111,8 +111,7 @@ class Forging:
             ctx.log(done, loss=result.loss, lr=result.lr, grad_norm=result.grad_norm, **{"lambda": share})
             if done % forging.eval_every == 0 or done == forging.steps:
                 ctx.log(done, val=trainer.dev_bits(held_out), zeros=share_of_zeros(trainer.student))
-        ctx.status("measuring on held-out files")
-        figures = self._measure(held_out, parent, trainer)
+        figures = self._measure(ctx, held_out, parent, trainer)
         return PhaseResult(
             [self._produced(parent, trainer, figures)],
             {
@@ -125,18 +124,21 @@ class Forging:
         )
 
     def _measure(
-        self, held_out: HeldOut, parent: LoadedModel, trainer: ForgeTrainer
+        self, ctx: PhaseContext, held_out: HeldOut, parent: LoadedModel, trainer: ForgeTrainer
     ) -> dict[str, float | None]:
         """Bits per byte on the test split; `full_precision` has had the extra steps if a control ran."""
-        tokens = self._forging.report_tokens
+
+        def measure(what: str, model: Decoder) -> float:
+            ctx.status(f"measuring {what} on held-out files")
+            return held_out.bits_per_byte(model, "test", self._forging.report_tokens)
+
         plain = copy.deepcopy(_decoder(parent)).to(held_out.device)
-        before = held_out.bits_per_byte(plain, "test", tokens)
+        before = measure("the full-precision model", plain)
         quantise(plain, self._forging).set_share(trainer.final_share)
-        post_training = held_out.bits_per_byte(plain, "test", tokens)
+        post_training = measure("its post-training quantisation", plain)
         trainer.handle.set_share(trainer.final_share)
-        forged = held_out.bits_per_byte(trainer.student, "test", tokens)
-        control = trainer.control
-        extra = held_out.bits_per_byte(control, "test", tokens) if control is not None else None
+        forged = measure("the forged model", trainer.student)
+        extra = measure("the control", trainer.control) if trainer.control is not None else None
         full_precision = before if extra is None else extra
         # Without quantisation there is no gap to speak of, only further training.
         recovered = gap_recovered(full_precision, post_training, forged) if trainer.final_share else None
