@@ -6,6 +6,7 @@ folder itself is what an export locks, shared, while it reads the models; its `l
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -71,6 +72,11 @@ def _busy(path: Path, kind: int) -> bool:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        # Nobody locks through a symbolic link: whoever takes a lock refuses one.
+        if error.errno == errno.ELOOP:
+            return False
+        raise
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -83,6 +83,6 @@ def _answered(engine: Engine, command: CommandRow) -> bool:
 
 
 def _held(engine: Engine, session_id: str) -> bool:
-    from forge.engine.lease import is_held
+    from forge.locks import is_held
 
     return is_held(engine.home.session(session_id).lease)

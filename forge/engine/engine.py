@@ -19,9 +19,9 @@ from forge import durable
 from forge.config import PipelineConfig, dump_yaml
 from forge.engine import names
 from forge.engine.host import HostedRun
-from forge.engine.lease import is_held
 from forge.errors import ForgeError, HomeError, NotFoundError, RegistryError, SessionLeasedError
 from forge.home import Home
+from forge.locks import is_held
 from forge.registry import (
     LIVE,
     RESUMABLE,
@@ -90,6 +90,10 @@ class Engine:
         # Two screens' threads may ask at once, and one process trains one session.
         with self._hosting:
             session = self.session(session_id)
+            if session.state is State.TRASHED:
+                raise ForgeError(
+                    f'{session.name} is in the trash; "forge trash undo {session.name}" brings it back.'
+                )
             if self._hosted is not None and self._hosted.alive:
                 raise SessionLeasedError(
                     f"this process already runs {self._hosted.session.name}; stop it, or start another forge."

@@ -84,21 +84,6 @@ class Lease:
         _held.discard(self)
 
 
-def is_held(path: Path) -> bool:
-    """Whether somebody holds the lease now, this process included."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
 def read_info(path: Path) -> LeaseInfo | None:
     """Who wrote the lease file last; none when it is absent or half written."""
     try:
@@ -122,7 +107,7 @@ def _lock(path: Path) -> int | None:
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_RETRY_SECONDS)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # A lock on a file that was moved to the trash meanwhile keeps nobody out.

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 import pytest
 
 from forge.engine import Engine
-from forge.engine.lease import is_held
 from forge.home import Home
+from forge.locks import is_held
 from tests.unit.engine.killing import (
     Outcome,
     assert_each_step_once,

@@ -11,6 +11,7 @@ import pytest
 
 from forge import locks
 from forge.engine.lease import Lease
+from forge.errors import ForgeError
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:
@@ -89,3 +90,12 @@ def test_a_session_s_lease_is_such_a_lock(tmp_path: Path) -> None:
         assert mine
         with pytest.raises(Exception, match="otter is"):
             Lease.acquire(path, "otter")
+
+
+def test_a_link_is_no_lock(tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere"
+    with locks.hold(target):
+        (tmp_path / "lease").symlink_to(target)
+        assert not locks.is_held(tmp_path / "lease")
+    with pytest.raises(ForgeError, match="lease"):
+        Lease.acquire(tmp_path / "lease", "swift-otter-12")

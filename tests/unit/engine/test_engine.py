@@ -18,9 +18,10 @@ import pytest
 from forge import durable
 from forge.config import read_frozen
 from forge.engine import Engine, HostedRun
-from forge.engine.lease import Lease, is_held
+from forge.engine.lease import Lease
 from forge.errors import ForgeError, HomeError, NotFoundError, RegistryError, SessionLeasedError
 from forge.home import Home
+from forge.locks import is_held
 from forge.registry import Registry, State, edits, queries
 from tests.unit.engine.rig import Rig, counting_config
 
@@ -447,3 +448,9 @@ def test_the_engine_is_there_without_torch() -> None:
     script = "import sys, forge.engine; print('torch' in sys.modules, 'numpy' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False False"
+
+
+def test_a_session_in_the_trash_is_not_run(engine: Engine, rig: Rig) -> None:
+    rig.registry.write(lambda c: edits.set_session_state(c, rig.session_id, State.TRASHED, now=1.0))
+    with pytest.raises(ForgeError, match='in the trash; "forge trash undo otter" brings it back'):
+        engine.host(rig.session_id)

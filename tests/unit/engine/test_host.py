@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from forge import durable
 from forge.contract import PhaseContext
 from forge.engine import Engine, HostedRun, runner
-from forge.engine.lease import is_held
 from forge.engine.store import ModelStore
 from forge.errors import CheckpointError, ConfigError, RegistryError, TrainingError
+from forge.locks import is_held
 from forge.registry import CommandRow, MetricsWriter, Registry, State, queries
 from tests.unit.engine.rig import STEPS, Counting, Rig, counting_config
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from forge.engine.lease import Lease, is_held, read_info
+from forge.engine.lease import Lease, read_info
 from forge.errors import ForgeError, SessionLeasedError
+from forge.locks import is_held
 
 HOLD = """
 import os, sys
