@@ -9,6 +9,7 @@ import argparse
 import gc
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -160,6 +161,9 @@ def run_app(app: ForgeApp, engine: EnginePort | None, home: Home, *, mouse: bool
         if engine is not None:
             _after(engine, home, signals, keep=answer == KEPT)
         ended_by = signals.finished()
+    if signals.received == signal.SIGHUP:
+        # There is no terminal any more to which the interpreter could flush what it has left to say.
+        os._exit(128 + signal.SIGHUP)
     return (app.return_code or 0) if ended_by is None else ended_by
 
 

@@ -10,16 +10,10 @@ import asyncio
 import signal
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from rich.console import RenderableType
-from textual import events, on, work
-from textual._compositor import ChopsUpdate
-from textual.app import App
-from textual.binding import Binding, BindingType
+from textual import on, work
 from textual.command import Provider
-from textual.screen import Screen
-from textual.widgets import Input
 
 from forge.errors import ForgeError
 from forge.home import Home
@@ -33,19 +27,15 @@ from forge_tui.messages import (
 )
 from forge_tui.palette import ActionProvider
 from forge_tui.ports import Clock, EnginePort, wall_clock
-from forge_tui.screens.base import Acting, MainScreen, TooSmall, fitted, too_small
+from forge_tui.screens.base import Acting, MainScreen, TooSmall, fitted
 from forge_tui.screens.dashboard import DashboardScreen
 from forge_tui.services.feed import SessionFeed
 from forge_tui.services.listing import SessionLister
 from forge_tui.services.pace import ATTACHED, HOSTING, LOW_BANDWIDTH, Pace
 from forge_tui.services.pulse import Pulse, Wait, timed
 from forge_tui.services.store import Store
+from forge_tui.shell import Shell
 from forge_tui.state import Context, Snapshot, starting
-from forge_tui.styles import sheet
-from forge_tui.text import clean_lines
-from forge_tui.widgets.ascii import AsciiFilter
-from forge_tui.widgets.frame import TightUpdate
-from forge_tui.widgets.ink import DARK
 
 if TYPE_CHECKING:
     from textual.message_pump import MessagePump
@@ -59,14 +49,9 @@ FIRST_LOOK_SECONDS = 0.5
 STOPPED, KEPT = "stopped", "kept"
 
 
-class ForgeApp(App[str]):
+class ForgeApp(Shell):
     """Forge in a terminal."""
 
-    TITLE = "Forge"
-    CSS_PATH = sheet("theme")
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+q,ctrl+c", "ask_quit", "quit", show=False, priority=True)
-    ]
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {ActionProvider}
     ENABLE_COMMAND_PALETTE = True
 
@@ -83,12 +68,7 @@ class ForgeApp(App[str]):
         readonly: bool = False,
         low_bandwidth: bool = False,
     ) -> None:
-        super().__init__()
-        self.animation_level = "none"
-        self.register_theme(DARK)
-        self.theme = DARK.name
-        if ascii_only:
-            self._filters.append(AsciiFilter())
+        super().__init__(ascii_only=ascii_only)
         self.store = Store(home)
         self.feed = SessionFeed(self.store, clock)
         self._lister = SessionLister(self.store)
@@ -133,37 +113,6 @@ class ForgeApp(App[str]):
     async def on_unmount(self) -> None:
         """Close the databases: an open one keeps the interpreter from ending."""
         await self.store.close()
-
-    def on_resize(self, event: events.Resize) -> None:
-        """Say so when the terminal is too small, and come back when it is not."""
-        small = too_small(event.size.width, event.size.height)
-        shown = isinstance(self.screen, TooSmall)
-        if small and not shown:
-            self.push_screen(TooSmall())
-        elif shown and not small:
-            self.pop_screen()
-
-    async def on_event(self, event: events.Event) -> None:
-        """Look after what is pasted and typed before a widget or an action gets it."""
-        if isinstance(event, events.Paste):
-            # A field shows its value as it is.
-            event.text = clean_lines(event.text)
-        if isinstance(event, events.Key) and event.is_forwarded and self._typed_ahead(event):
-            return
-        await super().on_event(event)
-
-    def _typed_ahead(self, event: events.Key) -> bool:
-        """Give a field what was typed before the focus had come there; what a field hears itself it keeps."""
-        field = self.focused
-        if not isinstance(field, Input) or not event.is_printable or event.character is None:
-            return False
-        field.insert_text_at_cursor(event.character)
-        return True
-
-    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
-        if isinstance(renderable, ChopsUpdate):
-            renderable = TightUpdate.of(renderable)
-        super()._display(screen, renderable)
 
     # --- looking -----------------------------------------------------------------------------------
 
@@ -243,22 +192,11 @@ class ForgeApp(App[str]):
             starting=starting(session),
         )
 
-    # --- saying ------------------------------------------------------------------------------------
-
-    def hint(self, text: str) -> None:
-        """A short sentence that goes away by itself and replaces the one before."""
-        self.say(text, "warning", timeout=4)
-
-    def say(self, text: str, severity: str = "information", *, timeout: float = 6) -> None:
-        """Show a sentence from anywhere; the only place that notifies."""
-        self.clear_notifications()
-        self.notify(clean_lines(text), severity=severity, timeout=timeout, markup=False)  # type: ignore[arg-type]
-
     # --- going somewhere ---------------------------------------------------------------------------
 
     def go_dashboard(self) -> None:
         """Take away everything that lies over the dashboard."""
-        while len(self.screen_stack) > 1 and not isinstance(self.screen, DashboardScreen):
+        while len(self.screen_stack) > 1 and not isinstance(self.screen, (DashboardScreen, TooSmall)):
             self.pop_screen()
         self.feed.touch()
         self.wake()

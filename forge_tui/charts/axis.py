@@ -76,13 +76,16 @@ def ticks(low: float, high: float, most: int) -> list[float]:
         first = math.ceil(low / step - 1e-9)
         number = math.floor(high / step + 1e-9) - first + 1
         if number <= most:
-            return [(first + i) * step for i in range(number)]
+            places = [(first + i) * step for i in range(number)]
+            # Where the range is narrow beside its values, rounding would put some outside.
+            return [place for place in places if low - step * 1e-9 <= place <= high + step * 1e-9]
     return []
 
 
 def log_ticks(low: float, high: float, most: int) -> list[float]:
     """Round numbers inside a range that is given in log10."""
-    first, last = math.floor(low), math.ceil(high)
+    # A power beyond these is no number any more.
+    first, last = max(math.floor(low), -307), min(math.ceil(high), 308)
     for factors in ((1, 2, 5), (1, 3), (1,)):
         marks = [f * 10.0**p for p in range(first, last + 1) for f in factors]
         inside = [mark for mark in marks if low <= math.log10(mark) <= high]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
-from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
 from textual.screen import ModalScreen, Screen
@@ -88,13 +87,10 @@ class Acting(Screen[Result]):
         """Find an action by its name."""
         self.forge.action_command_palette()
 
-    def on_key(self, event: events.Key) -> None:
+    def explain(self, key: str) -> None:
         """Say where a key works that does nothing here."""
-        if event.key in self.active_bindings:
-            return
-        hint = actions.elsewhere(event.key, self.NAME)
+        hint = None if key in self.active_bindings else actions.elsewhere(key, self.NAME)
         if hint is not None:
-            event.stop()
             self.forge.hint(hint)
 
 

@@ -1,7 +1,7 @@
 """A frame that sends only the cells that were marked.
 
 Textual sends a part of a widget from the widget's left edge on, whatever the part: one digit at the end of a
-line costs the whole line. What is cut here are whole cells, so a screen looks the same either way.
+line costs the whole line. What is cut here are whole characters, so a screen looks the same either way.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ class TightUpdate(ChopsUpdate):
         for y, first, last in self.spans:
             for end, (start, strip) in zip(self.chop_ends[y], self.chops[y].items(), strict=False):
                 left, right = max(start, first), min(end, last)
-                if strip is not None and left < right:
-                    written.append(Control.move_to(left, y).segment.text)
-                    written.append(strip.crop(left - start, right - start).render(console))
+                if strip is None or left >= right:
+                    continue
+                if len(strip.text) != strip.cell_length:
+                    # A cut through a wide character would leave a hole.
+                    left, right = start, end
+                written.append(Control.move_to(left, y).segment.text)
+                written.append(strip.crop(left - start, right - start).render(console))
         return "".join(written)

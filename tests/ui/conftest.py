@@ -5,6 +5,7 @@ Tests only read the shared homes; one that writes makes a home of its own with `
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from textual.widgets import Input
 
 from forge.home import Home, prepare_home
+from tests.conftest import ROOT
+from tests.e2e.terminal import Desk
 from tests.ui import homes
 from tests.ui.seed import PRESETS
 
@@ -45,6 +48,19 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Home]:
         return made[name]
 
     return get
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """Terminals with nothing of who runs the tests in them; whatever runs there ends with the test."""
+    env = {
+        "PATH": os.environ["PATH"], "HOME": str(tmp_path), "FORGE_HOME": str(tmp_path / "home"),
+        "LANG": "C.UTF-8", "TERM": "xterm-256color", "COLORTERM": "truecolor", "TZ": "UTC",
+        "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    desk = Desk(env)
+    yield desk
+    desk.close()
 
 
 @pytest.fixture

@@ -202,6 +202,8 @@ def test_a_growing_axis_holds_the_last_step_and_moves_rarely(last: float, total:
 
 
 @settings(max_examples=60)
+@example([2.2e-309, 1.0], True, False, "line")
+@example([1.7e308, 1.0], True, False, "line")
 @given(values, st.booleans(), st.booleans(), st.sampled_from(["raw", "smooth", "line", "area", "points"]))
 def test_anything_can_be_drawn(points: list[float], log: bool, ascii_only: bool, kind: str) -> None:
     raster = draw(line(points, log=log, kind=kind), WIDTH, HEIGHT, ascii_only=ascii_only)

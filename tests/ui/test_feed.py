@@ -284,6 +284,7 @@ async def test_a_slow_read_of_one_session_never_ends_up_in_another(
     await asyncio.sleep(0)
     await feed.attach(ulid(2))
     await reading
+    assert feed.snapshot.session is None
     snapshot = await read(feed)
     assert snapshot.session is not None
     assert snapshot.session.name == "short"

@@ -6,14 +6,16 @@ What is looked for are the sequences themselves, not what some emulator makes of
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 
 import pytest
 
 from forge.home import Home
+from tests.e2e.terminal import Desk
 from tests.ui.homes import BEL, ESC, HOSTILE, RTL
-from tests.ui.terminal import Terminal, left_alternate_screen
 
+FORGE_TUI = (sys.executable, "-m", "forge_tui")
 Seeded = Callable[[str], Home]
 
 FORBIDDEN = {
@@ -45,52 +47,49 @@ def test_what_is_looked_for_is_in_the_names() -> None:
     assert any("\ud800" <= char <= "\udfff" for name in HOSTILE for char in name)
 
 
-def test_no_name_note_error_or_event_acts_on_the_terminal(seeded: Seeded) -> None:
-    with Terminal(["-m", "forge_tui"], FORGE_HOME=str(seeded("hostile").root)) as terminal:
-        terminal.wait_for("STOPPED")
-        for number in range(len(HOSTILE)):
-            terminal.send("L")
-            terminal.wait_for("newest first")
-            terminal.send("j" * number + "\r")
-            assert "no session yet" not in terminal.wait_for("loss · Pre-training")
-        # The last one opened is the oldest; its own name stands in the header, as text.
-        assert "\\x1b[31mred\\x1b[0m\\x1b[2J" in terminal.text
-        steps: tuple[tuple[str, str | Callable[[str], bool]], ...] = (
-            ("zz", "pipeline"),
-            ("?", "keys · dashboard"),
-            ("\x1b", lambda text: "keys · dashboard" not in text),
-            ("L", "[/b][link=file:///etc/passwd]"),
-            ("/passwd", "containing"),
-            ("\x10", "Search for commands"),
-        )
-        for keys, shows in steps:
-            terminal.send(keys)
-            terminal.wait_for(shows)
-        terminal.send("\x11")
-        assert terminal.wait_for_exit() == 0
-        assert terminal.cooked
-        raw = terminal.raw.getvalue()
-    assert left_alternate_screen(raw)
-    assert harmful(raw) == []
+def test_no_name_note_error_or_event_acts_on_the_terminal(seeded: Seeded, desk: Desk) -> None:
+    screen = desk.open(*FORGE_TUI, env={"FORGE_HOME": str(seeded("hostile").root)})
+    screen.wait_for("STOPPED")
+    for number in range(len(HOSTILE)):
+        screen.press("L")
+        screen.wait_for("newest first")
+        screen.press("j" * number, "enter")
+        screen.wait_for("loss · Pre-training")
+        assert not screen.sees("no session yet")
+    # The last one opened is the oldest; its own name stands in the header, as text.
+    assert screen.sees("\\x1b[31mred\\x1b[0m\\x1b[2J")
+    screen.press("z", "z", "?")
+    screen.wait_for("keys · dashboard")
+    screen.press("escape")
+    screen.wait_until(lambda: not screen.sees("keys · dashboard"), "the help's end")
+    screen.press("L")
+    screen.wait_for("newest first", "[/b][link=file:///etc/passwd]")
+    screen.press("/passwd")
+    screen.wait_for('containing "passwd"')
+    screen.press("\x10")
+    screen.wait_for("Search for commands")
+    screen.press("\x11")
+    assert screen.ended() == 0
+    assert screen.restored
+    assert harmful(screen.raw) == []
 
 
-def test_what_is_pasted_into_a_field_acts_on_nothing(seeded: Seeded) -> None:
-    with Terminal(["-m", "forge_tui", "--readonly"], FORGE_HOME=str(seeded("several").root)) as terminal:
-        terminal.wait_for("swift-otter-12")
-        terminal.send("L")
-        terminal.wait_for("newest first")
-        terminal.send("/")
-        # A terminal takes escapes out of what it pastes; what is left may still be hostile.
-        terminal.send(f"{ESC}[200~a{RTL}b\u200bc\x9bd[/b]{ESC}[201~")
-        assert "a\\u202eb\\u200bc\\x9bd[/b]" in terminal.wait_for("containing")
-        terminal.send("\x11")
-        assert terminal.wait_for_exit() == 0
-        assert harmful(terminal.raw.getvalue()) == []
+def test_what_is_pasted_into_a_field_acts_on_nothing(seeded: Seeded, desk: Desk) -> None:
+    screen = desk.open(*FORGE_TUI, "--readonly", env={"FORGE_HOME": str(seeded("several").root)})
+    screen.wait_for("swift-otter-12")
+    screen.press("L")
+    screen.wait_for("newest first")
+    # A terminal takes escapes out of what it pastes; what is left may still be hostile.
+    screen.press("/", f"{ESC}[200~a{RTL}b\u200bc\x9bd[/b]{ESC}[201~")
+    screen.wait_for("containing", "a\\u202eb\\u200bc\\x9bd[/b]")
+    screen.press("\x11")
+    assert screen.ended() == 0
+    assert harmful(screen.raw) == []
 
 
 @pytest.mark.parametrize("name", [f"{ESC}]52;c;cm0={BEL}", f"{RTL}gnp.exe"])
-def test_a_session_that_is_not_there_is_named_harmlessly(seeded: Seeded, name: str) -> None:
-    with Terminal(["-m", "forge_tui", name], FORGE_HOME=str(seeded("several").root)) as terminal:
-        assert terminal.wait_for_exit() == 4
-        assert "there is no session" in terminal.text
-        assert harmful(terminal.raw.getvalue()) == []
+def test_a_session_that_is_not_there_is_named_harmlessly(seeded: Seeded, desk: Desk, name: str) -> None:
+    screen = desk.open(*FORGE_TUI, name, env={"FORGE_HOME": str(seeded("several").root)})
+    assert screen.ended() == 4
+    assert "there is no session" in screen.said
+    assert harmful(screen.raw) == []

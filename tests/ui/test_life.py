@@ -15,9 +15,9 @@ import pytest
 from forge.home import Home
 from forge_tui import life
 from forge_tui.life import Signals
+from tests.conftest import ROOT
+from tests.e2e.terminal import PATIENCE, Desk, Terminal
 from tests.ui.seed import FIRST, FakeEngine
-from tests.ui.stage import LARGE
-from tests.ui.terminal import PATIENCE, ROOT, Terminal, left_alternate_screen
 
 Seeded = Callable[[str], Home]
 
@@ -126,111 +126,102 @@ def test_what_the_parent_wants_ignored_stays_ignored() -> None:
 # --- processes ------------------------------------------------------------------------------------------
 
 
-def hosted(home: Home, marker: Path, mode: str = "plain") -> Terminal:
+def hosted(desk: Desk, home: Home, marker: Path, mode: str = "plain") -> Terminal:
     """The application with a pretended run, on a terminal."""
-    return Terminal(["-m", "tests.ui.hosted", str(home.root), str(marker), mode])
+    return desk.open(sys.executable, "-m", "tests.ui.hosted", str(home.root), str(marker), mode)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_checkpoints_and_restores_the_terminal(
-    seeded: Seeded, tmp_path: Path, number: signal.Signals
+    seeded: Seeded, desk: Desk, tmp_path: Path, number: signal.Signals
 ) -> None:
-    marker = tmp_path / "marker"
-    with hosted(seeded("running"), marker) as terminal:
-        terminal.wait_for("RUNNING")
-        os.kill(terminal.pid, number)
-        assert terminal.wait_for_exit() == 128 + number
-        assert terminal.cooked
-        assert left_alternate_screen(terminal.raw.getvalue())
-    assert marker.read_text("utf-8") == "checkpoint"
+    screen = hosted(desk, seeded("running"), tmp_path / "marker")
+    screen.wait_for("RUNNING")
+    screen.signal(number)
+    assert screen.ended() == 128 + number
+    assert screen.restored
+    assert (tmp_path / "marker").read_text("utf-8") == "checkpoint"
 
 
-def test_a_second_signal_ends_a_run_that_does_not_stop(seeded: Seeded, tmp_path: Path) -> None:
-    with hosted(seeded("running"), tmp_path / "marker", "stuck") as terminal:
-        terminal.wait_for("RUNNING")
-        os.kill(terminal.pid, signal.SIGTERM)
-        terminal.wait_for("SIGTERM: stopping at the next step with a checkpoint")
-        os.kill(terminal.pid, signal.SIGINT)
-        assert terminal.wait_for_exit() == 130
-        assert terminal.cooked
-        assert left_alternate_screen(terminal.raw.getvalue())
+def test_a_second_signal_ends_a_run_that_does_not_stop(seeded: Seeded, desk: Desk, tmp_path: Path) -> None:
+    screen = hosted(desk, seeded("running"), tmp_path / "marker", "stuck")
+    screen.wait_for("RUNNING")
+    screen.signal(signal.SIGTERM)
+    screen.wait_for("SIGTERM: stopping at the next step with a checkpoint")
+    screen.signal(signal.SIGINT)
+    assert screen.ended() == 130
+    assert screen.restored
 
 
-def test_a_lost_terminal_loses_no_training(seeded: Seeded, tmp_path: Path) -> None:
-    marker = tmp_path / "marker"
-    with hosted(seeded("running"), marker) as terminal:
-        terminal.wait_for("RUNNING")
-        terminal.hang_up()
-        assert terminal._child.wait() in (None, 128 + signal.SIGHUP)
-    assert marker.read_text("utf-8") == "checkpoint"
+def test_a_lost_terminal_loses_no_training(seeded: Seeded, desk: Desk, tmp_path: Path) -> None:
+    screen = hosted(desk, seeded("running"), tmp_path / "marker")
+    screen.wait_for("RUNNING")
+    screen._process.ptyproc.fileobj.close()
+    assert screen._process.wait() == 128 + signal.SIGHUP
+    assert (tmp_path / "marker").read_text("utf-8") == "checkpoint"
 
 
-def test_a_crash_restores_the_terminal_and_stops_the_run(seeded: Seeded, tmp_path: Path) -> None:
-    marker = tmp_path / "marker"
-    with hosted(seeded("running"), marker, "crash") as terminal:
-        assert terminal.wait_for_exit() == 1
-        assert terminal.cooked
-        raw = terminal.raw.getvalue()
-    assert left_alternate_screen(raw)
-    assert b"a bug in the screen" in raw[raw.rfind(b"\x1b[?1049l") :]
-    assert marker.read_text("utf-8") == "checkpoint"
+def test_a_crash_restores_the_terminal_and_stops_the_run(seeded: Seeded, desk: Desk, tmp_path: Path) -> None:
+    screen = hosted(desk, seeded("running"), tmp_path / "marker", "crash")
+    assert screen.ended() == 1
+    assert screen.restored
+    assert "a bug in the screen" in screen.text
+    assert (tmp_path / "marker").read_text("utf-8") == "checkpoint"
 
 
-def test_training_goes_on_without_a_screen(seeded: Seeded, tmp_path: Path) -> None:
-    with hosted(seeded("running"), tmp_path / "marker", "short") as terminal:
-        terminal.wait_for("RUNNING")
-        terminal.send("q")
-        terminal.wait_for("keep training without it")
-        terminal.send("b")
-        assert terminal.wait_for_exit() == 0
-        assert terminal.cooked
-        raw = terminal.raw.getvalue()
-    after = raw[raw.rfind(b"\x1b[?1049l") :].decode()
-    assert "Pre-training step 310 of 500" in after
-    assert "Ctrl-C stops with a checkpoint" in after
+def test_training_goes_on_without_a_screen(seeded: Seeded, desk: Desk, tmp_path: Path) -> None:
+    screen = hosted(desk, seeded("running"), tmp_path / "marker", "short")
+    screen.wait_for("RUNNING")
+    screen.press("q")
+    screen.wait_for("keep training without it")
+    screen.press("b")
+    assert screen.ended() == 0
+    assert screen.restored
+    assert "Pre-training step 310 of 500" in screen.text
+    assert "Ctrl-C stops with a checkpoint" in screen.text
 
 
-def test_training_without_a_screen_is_stopped_by_a_key(seeded: Seeded, tmp_path: Path) -> None:
-    marker = tmp_path / "marker"
-    with hosted(seeded("running"), marker) as terminal:
-        terminal.wait_for("RUNNING")
-        terminal.send("q")
-        terminal.wait_for("keep training without it")
-        terminal.send("b")
-        terminal.wait_for("Ctrl-C stops with a checkpoint")
-        terminal.send("\x03")
-        assert terminal.wait_for_exit() == 130
-        assert "stopping at the next step with a checkpoint" in terminal.text
-    assert marker.read_text("utf-8") == "checkpoint"
+def test_training_without_a_screen_is_stopped_by_a_key(seeded: Seeded, desk: Desk, tmp_path: Path) -> None:
+    screen = hosted(desk, seeded("running"), tmp_path / "marker")
+    screen.wait_for("RUNNING")
+    screen.press("q")
+    screen.wait_for("keep training without it")
+    screen.press("b")
+    screen.wait_for("Ctrl-C stops with a checkpoint")
+    screen.press("ctrl+c")
+    assert screen.ended() == 130
+    assert "stopping at the next step with a checkpoint" in screen.text
+    assert (tmp_path / "marker").read_text("utf-8") == "checkpoint"
 
 
-# --- the command ----------------------------------------------------------------------------------------
+def test_a_terminal_without_utf8_gets_ascii(seeded: Seeded, desk: Desk) -> None:
+    env = {
+        "LANG": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "FORGE_HOME": str(seeded("running").root),
+    }
+    screen = desk.open(sys.executable, "-m", "forge_tui", "--readonly", env=env)
+    screen.wait_for("swift-otter-12", "RUNNING")
+    assert screen.text.isascii()
+    screen.press("q")
+    assert screen.ended() == 0
 
 
-def forge_tui(*arguments: str, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """`forge-tui` without a terminal."""
-    return subprocess.run(
-        [sys.executable, "-m", "forge_tui", *arguments],
-        capture_output=True, text=True, check=False, cwd=ROOT, timeout=PATIENCE, stdin=subprocess.DEVNULL,
-        env={**os.environ, "FORGE_HOME": str(home), **env},
-    )  # fmt: skip
+# --- without a screen -----------------------------------------------------------------------------------
 
 
 def test_without_a_terminal_it_says_what_to_do(tmp_path: Path) -> None:
-    result = forge_tui(home=tmp_path)
+    result = subprocess.run(
+        [sys.executable, "-m", "forge_tui"],
+        capture_output=True, text=True, check=False, cwd=ROOT, timeout=PATIENCE, stdin=subprocess.DEVNULL,
+        env={**os.environ, "FORGE_HOME": str(tmp_path)},
+    )  # fmt: skip
     assert result.returncode == 2
     assert result.stdout == ""
-    assert "this is not a terminal" in result.stderr
-    assert "ssh -t" in result.stderr
-    assert "forge status" in result.stderr
+    for said in ("this is not a terminal", "ssh -t", "forge status"):
+        assert said in result.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_version_needs_no_terminal(tmp_path: Path) -> None:
-    result = forge_tui("--version", home=tmp_path)
-    assert result.returncode == 0
-    assert result.stdout.startswith("forge-tui ")
-    assert "sqlite" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -241,32 +232,19 @@ def test_the_version_needs_no_terminal(tmp_path: Path) -> None:
         (["--start", "tiny", "--readonly"], 3, "leave out SESSION and --readonly"),
         (["nobody"], 4, 'there is no session "nobody"'),
         (["--nonsense"], 2, "unrecognized arguments"),
+        (["--version"], 0, "forge-tui "),
     ],
 )
-def test_mistakes_are_told_before_the_screen_opens(
-    tmp_path: Path, arguments: list[str], code: int, said: str
+def test_what_needs_no_screen_is_said_before_it_opens(
+    desk: Desk, arguments: list[str], code: int, said: str
 ) -> None:
-    with Terminal(["-m", "forge_tui", *arguments], FORGE_HOME=str(tmp_path)) as terminal:
-        assert terminal.wait_for_exit() == code
-        assert said in " ".join(terminal.text.split())
-        assert b"\x1b[?1049h" not in terminal.raw.getvalue()
+    screen = desk.open(sys.executable, "-m", "forge_tui", *arguments)
+    assert screen.ended() == code
+    assert said in screen.said
+    assert screen.mode_set(1049) is None
 
 
-def test_a_dumb_terminal_is_refused(tmp_path: Path) -> None:
-    with Terminal(["-m", "forge_tui"], FORGE_HOME=str(tmp_path), TERM="dumb") as terminal:
-        assert terminal.wait_for_exit() == 2
-        assert 'TERM is "dumb"' in " ".join(terminal.text.split())
-
-
-def test_a_terminal_without_utf8_gets_ascii(seeded: Seeded) -> None:
-    env = {
-        "FORGE_HOME": str(seeded("running").root),
-        "LC_ALL": "C",
-        "PYTHONUTF8": "0",
-        "PYTHONCOERCECLOCALE": "0",
-    }
-    with Terminal(["-m", "forge_tui", "--readonly"], LARGE, **env) as terminal:
-        assert "swift-otter-12" in terminal.wait_for("RUNNING")
-        assert terminal.text.isascii()
-        terminal.send("q")
-        assert terminal.wait_for_exit() == 0
+def test_a_dumb_terminal_is_refused(desk: Desk) -> None:
+    screen = desk.open(sys.executable, "-m", "forge_tui", env={"TERM": "dumb"})
+    assert screen.ended() == 2
+    assert 'TERM is "dumb"' in screen.said
