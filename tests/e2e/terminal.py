@@ -64,7 +64,9 @@ class Terminal:
     @property
     def text(self) -> str:
         """The screen as lines."""
-        return "\n".join(line.rstrip() for line in self._screen.display)
+        rows = (self._screen.buffer[y] for y in range(self._screen.lines))
+        # Not `display`: it fails where half a wide character was overwritten.
+        return "\n".join("".join(row[x].data for x in range(self._screen.columns)).rstrip() for row in rows)
 
     @property
     def said(self) -> str:
