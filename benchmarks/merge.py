@@ -187,7 +187,10 @@ def measure(
     ]
     if method != "dare_ties":
         # What DARE keeps is drawn at random, and by other generators.
-        rows.append(figure(f"{label}: largest difference", [largest_difference(folder)], "1e-9", 1e9))
+        largest, unequal = differences(folder)
+        rows.append(figure(f"{label}: largest difference", [largest], "1e-9", 1e9))
+        # For TIES these are equal magnitudes at the edge of the density: docs/merge.md.
+        rows.append(figure(f"{label}: entries that differ by over 1e-6", [unequal], "entries"))
     return rows
 
 
@@ -201,12 +204,13 @@ def import_seconds(python: Path, modules: str) -> float:
     return statistics.median(times)
 
 
-def largest_difference(folder: Path) -> float:
-    """Between the two results, over all tensors."""
+def differences(folder: Path) -> tuple[float, int]:
+    """The largest between the two results, and the number of those over 1e-6."""
     ours, theirs = (load_file(folder / f"out-{name}" / "model.safetensors") for name in ("forge", "mergekit"))
     if ours.keys() != theirs.keys():
         raise RuntimeError(f"the results hold different tensors: {sorted(ours.keys() ^ theirs.keys())[:5]}")
-    return max(float(np.abs(ours[name] - theirs[name]).max()) for name in ours)
+    apart = [np.abs(ours[name] - theirs[name]) for name in ours]
+    return max(float(one.max()) for one in apart), sum(int(np.count_nonzero(one > 1e-6)) for one in apart)
 
 
 def make_models(folder: Path, config: dict[str, Any]) -> int:

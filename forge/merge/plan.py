@@ -145,7 +145,7 @@ class _Planner:
             return plan
         plan.layers = []
         first, last = slices[0], slices[-1]
-        plan.tensors += self._outside(first, lambda name: is_embedding(name))
+        plan.tensors += self._outside(first, is_embedding)
         for part in slices:
             starts, length = self._ranges(part)
             for offset in range(length):
