@@ -154,17 +154,17 @@ def run_app(app: ForgeApp, engine: EnginePort | None, home: Home, *, mouse: bool
 
     signals = Signals(engine, app.signalled, app.leave)
     signals.install()
-    answer = None
+    answer, failed = None, 0
     try:
         answer = app.run(mouse=mouse)
     finally:
         if engine is not None:
-            _after(engine, home, signals, keep=answer == KEPT)
+            failed = _after(engine, home, signals, keep=answer == KEPT)
         ended_by = signals.finished()
     if signals.received == signal.SIGHUP:
         # There is no terminal any more to which the interpreter could flush what it has left to say.
         os._exit(128 + signal.SIGHUP)
-    return (app.return_code or 0) if ended_by is None else ended_by
+    return (app.return_code or failed) if ended_by is None else ended_by
 
 
 def _what_to_open(options: argparse.Namespace, home: Home) -> tuple[PipelineConfig | None, str | None]:
@@ -184,20 +184,35 @@ def _what_to_open(options: argparse.Namespace, home: Home) -> tuple[PipelineConf
     return None, None
 
 
-def _after(engine: EnginePort, home: Home, signals: Signals, *, keep: bool) -> None:
-    """After the screen: wait for a run that goes on, stop one left by a crash, close the registry."""
-    from forge_tui.services.lookup import progress_line
+def _after(engine: EnginePort, home: Home, signals: Signals, *, keep: bool) -> int:
+    """After the screen: wait for a run that goes on, stop one left by a crash, close the registry.
 
-    while keep and signals.received is None and (session_id := engine.hosted()) is not None:
-        line, width = progress_line(home, session_id), shutil.get_terminal_size().columns - 1
-        print(f"\r{line:<{width}.{width}}", end="", file=sys.stderr, flush=True)
+    Returns:
+        1 when a run that went on failed, else 0.
+    """
+    from forge_tui.services.lookup import last_line, progress_line
+
+    kept = engine.hosted() if keep else None
+    while kept is not None and signals.received is None and engine.hosted() == kept:
+        _rewrite(progress_line(home, kept))
         time.sleep(PROGRESS_SECONDS)
-    if keep:
-        print(file=sys.stderr)
-    if signals.received is None:
-        engine.shutdown(keep_training=False)
-    elif keep:
-        print("stopping at the next step with a checkpoint; once more ends at once", file=sys.stderr)
+    if signals.received is not None:
+        if keep:
+            print("\nstopping at the next step with a checkpoint; once more ends at once", file=sys.stderr)
+        return 0
+    engine.shutdown(keep_training=False)
+    if kept is None:
+        return 0
+    line, failed = last_line(home, kept)
+    _rewrite("")
+    print(f"\r{line}", file=sys.stderr)
+    return int(failed)
+
+
+def _rewrite(line: str) -> None:
+    """Replace the line that the cursor is on."""
+    width = shutil.get_terminal_size().columns - 1
+    print(f"\r{line:<{width}.{width}}", end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

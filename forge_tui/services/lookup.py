@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from forge.errors import NotFoundError, RegistryError
 from forge.home import Home
-from forge.registry import Error, Query, SessionRow, metrics, queries
+from forge.registry import Error, Query, SessionRow, State, metrics, queries
 from forge.registry.query import fetch
 from forge.registry.sqlite import open_reader
 from forge_tui import units
@@ -66,7 +66,26 @@ def progress_line(home: Home, session_id: str) -> str:
         return "starting"
     beat = beats[0]
     left = f", {units.duration(beat.eta_seconds)} left" if beat.eta_seconds is not None else ""
+    if beat.status:
+        # Outside the step loop: nothing is known about how long that takes.
+        left = f", {clean(beat.status)}"
     return (
         f"{words.phase_title(beat.phase)} step {units.steps(beat.step)} of {units.steps(beat.total_steps)}"
         f"{left} (Ctrl-C stops with a checkpoint)"
     )
+
+
+def last_line(home: Home, session_id: str) -> tuple[str, bool]:
+    """How a run ended that went on without the screen, with what to do next; and whether it failed."""
+    row = next(iter(_fetch_registry(home, queries.session(session_id))), None)
+    if row is None:
+        return "the session is gone", True
+    name = clean(row.name)
+    if row.state is State.COMPLETED:
+        return (
+            f'{name} is completed. Its report: forge-tui {name}. Try it: forge generate {name} "def "',
+            False,
+        )
+    if row.state is State.FAILED:
+        return f"{name} failed: {clean(row.error or 'its log says why')}", True
+    return f"{name} is {row.state}; forge resume {name} goes on with it", False

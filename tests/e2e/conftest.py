@@ -54,8 +54,6 @@ def env(tmp_path: Path, home: Home) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "TERM": "xterm-256color",
         "TZ": "UTC",
-        # The other half of the tests has a core too: threads that spin for one another would starve both.
-        "OMP_WAIT_POLICY": "passive",
     }
 
 

@@ -16,7 +16,7 @@ from forge.registry import Heartbeat, MetricsWriter, Query, Registry, State, edi
 from forge.registry.sqlite import Connection
 from forge_tui.services.feed import BATCH, BUCKETS, EVENTS_KEPT, SessionFeed
 from forge_tui.services.listing import PAGE, SessionLister
-from forge_tui.services.lookup import find_session, progress_line
+from forge_tui.services.lookup import find_session, last_line, progress_line
 from forge_tui.services.store import Store
 from forge_tui.state import ORDERS, ListQuery, Snapshot
 from tests.ui.homes import ulid
@@ -375,3 +375,23 @@ def test_a_progress_line_is_plain(seeded: Seeded) -> None:
     home = seeded("running")
     assert progress_line(home, FIRST).startswith("Pre-training step 310 of 500, 46 s left")
     assert progress_line(home, "nobody") == "starting"
+
+
+@pytest.mark.parametrize(
+    ("name", "beginning", "failed"),
+    [
+        ("finished", "swift-otter-12 is completed. Its report: forge-tui swift-otter-12.", False),
+        ("failed", "swift-otter-12 failed: ", True),
+        ("interrupted", "swift-otter-12 is interrupted; forge resume swift-otter-12", False),
+    ],
+)
+def test_the_last_line_says_how_it_ended(seeded: Seeded, name: str, beginning: str, failed: bool) -> None:
+    line, wrong = last_line(seeded(name), FIRST)
+    assert line.startswith(beginning)
+    assert wrong is failed
+
+
+def test_a_progress_line_says_what_goes_on_outside_the_steps(seeded: Seeded) -> None:
+    line = progress_line(seeded("measuring"), FIRST)
+    assert "left" not in line
+    assert ", measuring" in line
