@@ -204,8 +204,7 @@ def _after(engine: EnginePort, home: Home, signals: Signals, *, keep: bool) -> i
     if kept is None:
         return 0
     line, failed = last_line(home, kept)
-    _rewrite("")
-    print(f"\r{line}", file=sys.stderr)
+    print(f"\n{line}", file=sys.stderr)
     return int(failed)
 
 
