@@ -6,7 +6,6 @@ folder itself is what an export locks, shared, while it reads the models; its `l
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import time
@@ -38,7 +37,11 @@ def hold(path: Path, *, shared: bool = False) -> Iterator[bool]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody holds the lock alone now, this process included."""
+    """Whether somebody holds the lock alone now, this process included.
+
+    Raises:
+        OSError: it cannot be looked at; a symbolic link in its place is not followed.
+    """
     return _busy(path, fcntl.LOCK_SH)
 
 
@@ -72,11 +75,6 @@ def _busy(path: Path, kind: int) -> bool:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
-    except OSError as error:
-        # Nobody locks through a symbolic link: whoever takes a lock refuses one.
-        if error.errno == errno.ELOOP:
-            return False
-        raise
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from ulid import ULID
 
@@ -189,7 +190,7 @@ class Engine:
         dead = [
             row
             for row in self.registry.fetch(queries.owned_sessions())
-            if row.id == holding or not is_held(self.home.session(row.id).lease)
+            if row.id == holding or not _is_owned(self.home.session(row.id).lease)
         ]
         return [row.id for row in dead if self.registry.write(partial(_bury, row=row))]
 
@@ -202,6 +203,14 @@ class Engine:
             run.stop("the program that hosted it was closed")
             run.wait()
         self.registry.close()
+
+
+def _is_owned(lease: Path) -> bool:
+    try:
+        return is_held(lease)
+    except OSError:
+        # What cannot be looked at is left alone: a live session is never taken for dead.
+        return True
 
 
 def _user() -> str:

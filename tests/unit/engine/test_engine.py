@@ -454,3 +454,11 @@ def test_a_session_in_the_trash_is_not_run(engine: Engine, rig: Rig) -> None:
     rig.registry.write(lambda c: edits.set_session_state(c, rig.session_id, State.TRASHED, now=1.0))
     with pytest.raises(ForgeError, match='in the trash; "forge trash undo otter" brings it back'):
         engine.host(rig.session_id)
+
+
+def test_a_lease_that_cannot_be_looked_at_is_nobody_s_death(engine: Engine, rig: Rig, tmp_path: Path) -> None:
+    live(rig, "lease-1")
+    rig.paths.lease.unlink(missing_ok=True)
+    rig.paths.lease.symlink_to(tmp_path / "elsewhere")
+    assert engine.reconcile() == []
+    assert engine.session(rig.session_id).state is State.RUNNING
