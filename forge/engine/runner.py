@@ -120,7 +120,8 @@ def make_phase(name: str, scope: RunScope) -> Phase:
 def _one_line(report: Mapping[str, Any]) -> str:
     """The first figures of a report; what a phase left out of a row is left out here too."""
     rows = [
-        (row.get("label", ""), _figure(row.get("value")), row.get("unit", "")) for row in report["rows"][:4]
+        (row.get("label", "").strip(), _figure(row.get("value")), row.get("unit", ""))
+        for row in report["rows"][:4]
     ]
     return ", ".join(" ".join(word for word in row if word) for row in rows)
 
