@@ -61,7 +61,7 @@ def _busy() -> float:
 
 
 def _own() -> float:
-    """Processor seconds of this process and of those below it."""
+    """Processor seconds of this process and of those below it, ended ones included."""
     total = 0.0
     me = psutil.Process()
     for process in (me, *me.children(recursive=True)):
@@ -69,5 +69,5 @@ def _own() -> float:
             times = process.cpu_times()
         except psutil.NoSuchProcess:
             continue  # ended meanwhile
-        total += times.user + times.system
+        total += times.user + times.system + times.children_user + times.children_system
     return total

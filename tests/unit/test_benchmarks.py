@@ -303,6 +303,12 @@ def test_a_disturbed_measurement_is_taken_again(monkeypatch: pytest.MonkeyPatch)
     assert (found.measured, found.repeated, found.disturbed) == (1, 2, 0)
 
 
+def test_what_an_ended_child_took_is_not_others_work() -> None:
+    before = noise._own()
+    subprocess.run([sys.executable, "-c", "sum(range(3_000_000))"], check=True)
+    assert noise._own() - before >= 0.01
+
+
 def test_the_least_disturbed_counts_where_all_are(monkeypatch: pytest.MonkeyPatch) -> None:
     busy = iter([0.0, 9.0, 0.0, 5.0, 0.0, 7.0])
     monkeypatch.setattr(noise, "_busy", lambda: next(busy))
