@@ -380,7 +380,8 @@ def test_attaching_beside_a_live_run(tmp_path: Path) -> None:
             assert line.ok
 
 
-def test_a_long_session_opens_to_its_chart(tmp_path: Path) -> None:
+def test_a_long_session_opens_to_its_chart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise, "TRIES", 1)
     (found,) = attach._million(tmp_path, 2_000, 1)
     assert found.name == "2,000 points to the drawn chart, beyond an empty start"
     assert found.budget == 0.3
