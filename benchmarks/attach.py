@@ -57,7 +57,7 @@ class Program:
 
 def run(quick: bool) -> list[Row]:
     """Rows for the start, for a minute beside a live run, and for a million points."""
-    starts, minute = (2, 6.0) if quick else (15, 60.0)
+    starts, minute = (2, 6.0) if quick else (12, 60.0)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         programs = _programs(folder, stack)

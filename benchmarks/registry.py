@@ -34,8 +34,8 @@ Figures = dict[tuple[str, int, str], list[float]]
 
 def run(quick: bool) -> list[Row]:
     """Rows for training and commits beside readers, then for points against peers."""
-    rows = training_beside_readers(rounds=2 if quick else 6, seconds=1.0 if quick else 4.0)
-    rows += commits_beside_readers(rounds=2 if quick else 7, seconds=0.5 if quick else 1.6)
+    rows = training_beside_readers(rounds=2 if quick else 5, seconds=1.0 if quick else 4.0)
+    rows += commits_beside_readers(rounds=2 if quick else 5, seconds=0.5 if quick else 1.6)
     return rows + against_peers(pairs=5 if quick else 15)
 
 
