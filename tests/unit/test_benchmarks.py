@@ -194,7 +194,7 @@ os.read(0, 1)
 
 def test_a_terminal_has_a_size_answers_and_counts() -> None:
     with Terminal([sys.executable, "-c", ASKS]) as terminal:
-        assert terminal.wait_for(lambda output: b"answered" in output) > 0
+        assert terminal.wait_for(lambda output: b"answered " in output) > 0
         before = time.perf_counter()
         terminal.press("x")
         terminal.wait_for(lambda output: b"key x " in output)
