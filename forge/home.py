@@ -73,6 +73,11 @@ class Home:
         return self.root / "registry.db"
 
     @property
+    def settings(self) -> Path:
+        """Settings of the whole home; absent while nothing differs from the defaults."""
+        return self.root / "settings.yaml"
+
+    @property
     def sessions(self) -> Path:
         """The folder of all sessions."""
         return self.root / "sessions"

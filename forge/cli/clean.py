@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,19 +38,19 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 @ends
 def clean(
     keep: Annotated[
-        str | None, typer.Option("--keep", metavar="N|none", help="Keep the newest so many; default: 10.")
+        str | None, typer.Option("--keep", metavar="N|none", help="Keep the newest so many.")
     ] = None,
     max_age_days: Annotated[
         str | None,
-        typer.Option("--max-age-days", metavar="DAYS|none", help="Age from which one may go; default: 30."),
+        typer.Option("--max-age-days", metavar="DAYS|none", help="Age from which one may go."),
     ] = None,
     max_failed_age_days: Annotated[
         str | None,
-        typer.Option("--max-failed-age-days", metavar="DAYS|none", help="The same if failed; default: 7."),
+        typer.Option("--max-failed-age-days", metavar="DAYS|none", help="The same if failed."),
     ] = None,
     max_total_gb: Annotated[
         str | None,
-        typer.Option("--max-total-gb", metavar="GB|none", help="Most room of all; default: none."),
+        typer.Option("--max-total-gb", metavar="GB|none", help="Most room of all."),
     ] = None,
     keep_tag: Annotated[
         list[str] | None, typer.Option("--keep-tag", metavar="TAG", help="Keep these; repeatable.")
@@ -62,6 +61,7 @@ def clean(
 ) -> int:
     """Move old sessions to the trash, by a plan that is shown first.
 
+    Limits that are not given are those of the home: "forge config settings" shows and changes them.
     Without a terminal and without --yes the plan is only shown.
     """
     limits = {
@@ -70,15 +70,20 @@ def clean(
         "max_failed_age_days": max_failed_age_days,
         "max_total_gb": max_total_gb,
     }
-    return _clean(_policy(limits, keep_tag or ()), home, yes=yes, json=json)
+    return _clean(limits, keep_tag, home, yes=yes, json=json)
 
 
-def _clean(policy: SessionCleanupPolicy, home: Path | None, *, yes: bool, json: bool) -> int:
+def _clean(
+    limits: dict[str, str | None], tags: list[str] | None, home: Path | None, *, yes: bool, json: bool
+) -> int:
     from forge.cli.home import engine_of
+    from forge.config import load_settings
     from forge.home import resolve_home
     from forge.retention import Survey, decide, plan
 
-    if not resolve_home(home).registry.exists():
+    found_home = resolve_home(home)
+    policy = _policy(load_settings(found_home.settings).retention.policy, limits, tags)
+    if not found_home.registry.exists():
         return _answer(decide(Survey((), {}), policy, time.time()), json=json)
     with engine_of(home) as engine:
         engine.reconcile()
@@ -101,14 +106,18 @@ def _answer(found: Plan, *, json: bool, yes: bool = False, engine: Engine | None
     return 0
 
 
-def _policy(limits: dict[str, str | None], tags: Sequence[str]) -> SessionCleanupPolicy:
+def _policy(
+    base: SessionCleanupPolicy, limits: dict[str, str | None], tags: list[str] | None
+) -> SessionCleanupPolicy:
+    """The policy of the home with what was given in its place."""
     from pydantic import ValidationError
 
     from forge.retention import SessionCleanupPolicy
 
     given = {name: None if text == "none" else text for name, text in limits.items() if text is not None}
+    keep = {} if tags is None else {"keep_tags": tuple(tags)}
     try:
-        return SessionCleanupPolicy.model_validate({**given, "keep_tags": tuple(tags)})
+        return SessionCleanupPolicy.model_validate({**base.model_dump(), **given, **keep})
     except ValidationError as error:
         problems = [
             ": ".join([*map(str, problem["loc"]), problem["msg"].removeprefix("Value error, ")])

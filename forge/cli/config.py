@@ -9,9 +9,9 @@ import sys
 
 import typer
 
-from forge.cli.console import put, put_json, put_table
+from forge.cli.console import put, put_json, put_table, say
 from forge.cli.exits import ends
-from forge.cli.options import Overrides, Source
+from forge.cli.options import Home, Overrides, Source
 from forge.text import clean_lines
 
 config_app = typer.Typer(
@@ -23,6 +23,7 @@ examples:
   forge config presets
   forge config show tiny > mine.yaml
   forge config check mine.yaml
+  forge config settings --set retention.max_age_days=90
 """,
 )
 
@@ -88,6 +89,35 @@ def check(source: Source, overrides: Overrides = None) -> int:
 
     config = load_config(source, overrides or [])
     put(f"{source}: fine; phases {', '.join(config.phases)}")
+    return 0
+
+
+@config_app.command(
+    epilog="""\b
+examples:
+  forge config settings
+  forge config settings --set retention.auto=false
+  forge config settings --set retention.max_total_gb=200 --set 'retention.keep_tags=[paper]'
+  forge config settings --set 'notify.on_finish=curl -d "$FORGE_SESSION is $FORGE_STATE" ntfy.sh/me'
+"""
+)
+@ends
+def settings(overrides: Overrides = None, home: Home = None) -> int:
+    """Show the settings of the home, that hold for all its sessions, or change some of them.
+
+    They are about cleaning up and about notices. What a session computes is in its own configuration.
+    """
+    from forge.config import change_settings, dump_yaml, load_settings
+    from forge.home import prepare_home, resolve_home
+
+    found = resolve_home(home)
+    if overrides:
+        values = change_settings(prepare_home(found).settings, overrides)
+    else:
+        values = load_settings(found.settings)
+    say(f"{found.settings}{'' if found.settings.exists() else ' (not there: these are the defaults)'}")
+    text = dump_yaml(values)
+    print(clean_lines(text) if sys.stdout.isatty() else text, end="")
     return 0
 
 

@@ -20,22 +20,38 @@ from forge.config.models import (
     RuntimeConfig,
     TrainingConfig,
 )
+from forge.config.settings import (
+    HomeSettings,
+    NotifySettings,
+    RetentionSettings,
+    SessionCleanupPolicy,
+    change_settings,
+    load_settings,
+    save_policy,
+)
 
 __all__ = [
     "PHASE_NAMES",
     "DataConfig",
     "ForgeTrainingConfig",
     "GrokfastConfig",
+    "HomeSettings",
     "ModelConfig",
+    "NotifySettings",
     "PipelineConfig",
+    "RetentionSettings",
     "RuntimeConfig",
+    "SessionCleanupPolicy",
     "TrainingConfig",
     "apply_overrides",
+    "change_settings",
     "contradictions",
     "dump_yaml",
     "json_schema",
     "load_config",
+    "load_settings",
     "parse_yaml",
     "preset_names",
     "read_frozen",
+    "save_policy",
 ]

@@ -10,14 +10,16 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from forge.config.check import contradictions
-from forge.config.models import PipelineConfig
+from forge.config.models import PipelineConfig, Settings
 from forge.errors import ConfigError, NotFoundError
+
+T = TypeVar("T", bound=Settings)
 
 MAX_CONFIG_BYTES = 1 << 20
 _DEPTH = 3
@@ -60,19 +62,36 @@ def read_frozen(path: Path) -> PipelineConfig:
 
 def read_file(path: Path, overrides: Sequence[str]) -> PipelineConfig:
     """Parse a configuration file; see `load_config` for the errors."""
+    return parse_yaml(read_text(path), str(path), overrides)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file of settings.
+
+    Raises:
+        ConfigError: it cannot be read, or is no such file.
+    """
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes, so not a Forge configuration")
-        text = path.read_text("utf-8")
+        return path.read_text("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    return parse_yaml(text, str(path), overrides)
 
 
 def parse_yaml(text: str, where: str, overrides: Sequence[str] = ()) -> PipelineConfig:
     """Parse and check YAML text; `where` names it in messages."""
+    return validate(apply_overrides(parse_mapping(text, where), overrides), where)
+
+
+def parse_mapping(text: str, where: str) -> dict[str, Any]:
+    """Keys and values of YAML text, not looked at yet.
+
+    Raises:
+        ConfigError: it is something else.
+    """
     try:
         data = _load(text)
     except _NOT_YAML as error:
@@ -81,20 +100,29 @@ def parse_yaml(text: str, where: str, overrides: Sequence[str] = ()) -> Pipeline
         data = {}
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: expected keys and values, found {type(data).__name__}")
-    return validate(apply_overrides(data, overrides), where)
+    return data
 
 
 def validate(data: Mapping[str, Any], where: str) -> PipelineConfig:
     """Build the settings and refuse contradictions, reporting every problem at once."""
-    try:
-        config = PipelineConfig.model_validate(data)
-    except ValidationError as error:
-        problems = [(".".join(map(str, e["loc"])) or "(top)", _reason(e)) for e in error.errors()]
-        raise ConfigError(_listing(where, problems)) from error
+    config = build(PipelineConfig, data, where)
     problems = contradictions(config)
     if problems:
         raise ConfigError(_listing(where, problems))
     return config
+
+
+def build(model: type[T], data: Mapping[str, Any], where: str) -> T:
+    """Settings of any kind from keys and values.
+
+    Raises:
+        ConfigError: unknown keys or wrong values; all of them listed.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems = [(".".join(map(str, e["loc"])) or "(top)", _reason(e)) for e in error.errors()]
+        raise ConfigError(_listing(where, problems)) from error
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -121,8 +149,8 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
     return result
 
 
-def dump_yaml(config: PipelineConfig) -> str:
-    """The whole configuration as YAML that `parse_yaml` reads back unchanged."""
+def dump_yaml(config: Settings) -> str:
+    """All of some settings as YAML that reads back unchanged."""
     # ASCII only: PyYAML writes some separators of Unicode as they are, and then reads a line end there.
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=False)
 

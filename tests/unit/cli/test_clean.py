@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from forge.cli import clean as command
+from forge.config import change_settings
 from forge.home import Home
 from forge.registry import Registry, State, cleanup
 from tests.unit.cli.conftest import Forge, add, held
@@ -68,6 +69,17 @@ def test_without_a_terminal_the_plan_is_only_shown(forge: Forge, home: Home) -> 
     assert total == "1 session to the trash (1.01 kB), 1 kept (1.01 kB)"
     assert shown.err == "nothing was moved; --yes does it\n"
     assert (shown.code, trashed(home)) == (0, [])
+
+
+def test_limits_that_are_not_given_are_those_of_the_home(forge: Forge, home: Home) -> None:
+    aged(home, "old", 40)
+    change_settings(home.settings, ["retention.max_age_days=90"])
+    assert forge("clean").out.splitlines()[1].startswith("keep")
+    assert forge("clean", "--max-age-days", "20").out.splitlines()[1].startswith("trash")
+    home.settings.write_text("retention: {max_age_days: soon}\n", "utf-8")
+    broken = forge("clean")
+    assert (broken.code, broken.out) == (3, "")
+    assert "retention.max_age_days" in broken.err
 
 
 @pytest.mark.usefixtures("asked")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from forge.config import load_config, preset_names
+from forge.config import load_config, load_settings, preset_names
+from forge.home import Home
 from tests.unit.cli.conftest import Forge
 
 
@@ -46,3 +47,17 @@ def test_all_problems_of_a_file_at_once(forge: Forge, tmp_path: Path) -> None:
 
 def test_no_such_file(forge: Forge) -> None:
     assert forge("config", "check", "nowhere.yaml").code == 4
+
+
+def test_the_settings_of_the_home_are_shown_and_changed(forge: Forge, home: Home) -> None:
+    shown = forge("config", "settings")
+    assert yaml.safe_load(shown.out)["retention"]["max_age_days"] == 30
+    assert shown.err == f"{home.settings} (not there: these are the defaults)\n"
+    changed = forge("config", "settings", "--set", "retention.max_age_days=90", "--set", "retention.auto=no")
+    assert yaml.safe_load(changed.out)["retention"]["max_age_days"] == 90
+    assert changed.err == f"{home.settings}\n"
+    assert not load_settings(home.settings).retention.auto
+    refused = forge("config", "settings", "--set", "retention.max_age_days=0")
+    assert (refused.code, refused.out) == (3, "")
+    assert "retention.max_age_days" in refused.err
+    assert load_settings(home.settings).retention.max_age_days == 90
