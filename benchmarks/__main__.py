@@ -25,7 +25,7 @@ from benchmarks.table import Row, print_table
 from forge.engine.device import processor, usable_cores
 from forge.registry import sqlite
 
-NAMES = ("ui_cost", "attach", "registry", "ste", "grokfast")
+NAMES = ("ui_cost", "attach", "registry", "durability", "ste", "grokfast")
 """Modules of this folder with `run(quick) -> rows`; those that another process disturbs most come first."""
 DISTRIBUTIONS = ("torch", "textual", "mlflow", "trackio", "wandb", "grokfast-pytorch")
 

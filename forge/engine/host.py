@@ -19,6 +19,7 @@ from forge.engine.lease import Lease
 from forge.engine.outbox import Outbox
 from forge.engine.sampler import Sampler
 from forge.engine.telemetry import Recorder, Telemetry
+from forge.engine.wal import WalWatch
 from forge.errors import ForgeError, IllegalTransitionError
 from forge.home import Home, SessionPaths
 from forge.registry import (
@@ -53,6 +54,10 @@ class HostedRun:
         self._outbox = Outbox(registry)
         self._journal = Journal(self._outbox, session.id, self._paths)
         self._desk = CommandDesk(registry, self._outbox, session.id, self._lease.info.token, self._control)
+        self._wal = WalWatch(
+            (self._paths.metrics, registry.path),
+            lambda message, level: self._journal.event("wal", message, level=level),
+        )
         self._on_end: Callable[[], None] = lambda: None
         self.outcome: State | None = None
         """The state it ended in; none while it runs."""
@@ -141,10 +146,11 @@ class HostedRun:
         return Runner(scope).run()
 
     def _serve(self) -> None:
-        """What the recorder looks after: the registry's backlog, and requests."""
+        """What the recorder looks after: the registry's backlog, requests, and logs that grow."""
         if self._outbox.waiting:
             self._outbox.flush()
         self._desk.poll()
+        self._wal.check()
 
     def _end(self, state: State, error: str | None = None) -> None:
         """Bring the session and its live phase to the state they ended in."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,9 +20,11 @@ from benchmarks.readers import Readers, total
 from benchmarks.table import Comparison, alternating, summarise
 from benchmarks.training import Training
 from forge.engine import Engine
+from forge.engine.wal import LIMIT_BYTES, wal_bytes
 from forge.errors import ForgeError
 from forge.home import Home
 from forge.registry import Error, Registry, State, edits, queries
+from tests.unit.registry.foreign import foreign_reader
 
 SECONDS = float(os.environ.get("FORGE_PROOF_SECONDS", "600"))
 READERS = 8
@@ -128,6 +130,40 @@ def test_eight_readers_cost_at_most_five_percent(tmp_path: Path) -> None:
     )
     assert errors == []
     assert found.ratio <= 1.05
+
+
+def test_a_foreign_cursor_is_named_and_its_end_shrinks_the_log(training: Training) -> None:
+    training.go_on()
+    home, session_id = training.home, training.session_id
+    with Registry.open(home) as registry, foreign_reader(home.registry, "phase_run") as reader:
+
+        def told() -> list[str]:
+            events = registry.fetch(queries.latest_events(session_id, 1000))
+            return [event.message for event in events if event.kind == "wal"]
+
+        number = 0
+        while wal_bytes(home.registry) <= LIMIT_BYTES + (8 << 20):
+            # Long notes, so that it takes a moment and not the night.
+            note, number = str(number) * 50_000, number + 1
+            registry.write(partial(edits.set_note, session_id=session_id, note=note))
+            assert number < 5000, "the log does not grow, so nobody holds it"
+        largest = wal_bytes(home.registry)
+        wait_until(lambda: told() != [], 30)
+        assert f"(pid {reader.pid})" in told()[0]
+        assert "keeps the write-ahead log of registry.db from being emptied" in told()[0]
+        reader.communicate()
+        began = time.monotonic()
+        wait_until(lambda: wal_bytes(home.registry) <= LIMIT_BYTES, 10)
+        print(f"\n{told()[0]}; {largest / 1e6:.0f} MB, below {time.monotonic() - began:.1f} s after its end")
+    assert training.process.poll() is None
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> None:
+    """Wait for something, and fail when it does not come."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.1)
 
 
 def _compare(run: Training, readers: Readers) -> tuple[Comparison, Noise]:
