@@ -16,6 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from forge.streams import guard, inside
+from forge.text import clean, clean_lines
+
 if TYPE_CHECKING:
     from forge.config import PipelineConfig
     from forge.home import Home
@@ -34,24 +37,27 @@ examples:
   forge-tui --readonly           look without steering
 
 exit codes: 0 fine, 2 wrong use or not a terminal, 3 configuration, 4 not found, 5 session is run elsewhere,
-6 home, 9 registry, 1 anything else; 128 + n: ended by signal n, a run here stopped with a checkpoint
+6 home, 7 training text, 9 registry, 1 anything else; 128 + n: ended by signal n, a run here stopped with a
+checkpoint
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the application; returns the exit code."""
+    # Not a terminal to others: a crash of the screen is told in plain text.
+    guard(terminal=False)
     options = _parser().parse_args(arguments)
     if options.version:
         return _print_version()
     if (reason := _no_terminal()) is not None:
-        print(f"forge-tui: {reason}", file=sys.stderr)
+        _tell(f"forge-tui: {reason}")
         return 2
     from forge.errors import ForgeError
 
     try:
         return _run(options)
     except ForgeError as error:
-        print(f"forge-tui: {error}", file=sys.stderr)
+        _tell(f"forge-tui: {error}")
         return error.exit_code
 
 
@@ -93,14 +99,15 @@ def _print_version() -> int:
         except PackageNotFoundError:
             return "unknown"
 
-    print(f"forge-tui {of('forge-tui')}, textual {of('textual')}, sqlite {sqlite.VERSION} ({sqlite.LIBRARY})")
+    versions = f"forge-tui {of('forge-tui')}, textual {of('textual')}, sqlite {sqlite.VERSION}"
+    print(clean(f"{versions} ({sqlite.LIBRARY})"))
     return 0
 
 
 def _no_terminal() -> str | None:
     """Why the application cannot be shown here; none when it can."""
     remedy = 'over SSH use "ssh -t"; without a terminal use "forge run" and "forge status".'
-    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and inside(sys.stderr).isatty()):
         return f"this is not a terminal; {remedy}"
     if os.environ.get("TERM", "") in ("", "dumb"):
         return f'the terminal cannot move its cursor (TERM is "{os.environ.get("TERM", "")}"); {remedy}'
@@ -119,9 +126,10 @@ def _run(options: argparse.Namespace) -> int:
     from forge.home import prepare_home, resolve_home
 
     home = resolve_home(options.home)
+    # Before anything is made: what cannot be opened leaves nothing behind.
+    config, session = _what_to_open(options, home)
     if not options.readonly:
         prepare_home(home)
-    config, session = _what_to_open(options, home)
     # Textual reads these when it is imported. Every frame is bytes on the link and time of training.
     os.environ.setdefault("TEXTUAL_FPS", "15")
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
@@ -175,8 +183,11 @@ def _what_to_open(options: argparse.Namespace, home: Home) -> tuple[PipelineConf
         if options.session is not None or options.readonly:
             raise ConfigError("--start makes a session of its own: leave out SESSION and --readonly.")
         from forge.config import load_config
+        from forge.config.corpus import require_corpus
 
-        return load_config(options.start), None
+        config = load_config(options.start)
+        require_corpus(config.data.corpus)
+        return config, None
     if options.session is not None:
         from forge_tui.services.lookup import find_session
 
@@ -198,20 +209,25 @@ def _after(engine: EnginePort, home: Home, signals: Signals, *, keep: bool) -> i
         time.sleep(PROGRESS_SECONDS)
     if signals.received is not None:
         if keep:
-            print("\nstopping at the next step with a checkpoint; once more ends at once", file=sys.stderr)
+            _tell("", "stopping at the next step with a checkpoint; once more ends at once")
         return 0
     engine.shutdown(keep_training=False)
     if kept is None:
         return 0
     line, failed = last_line(home, kept)
-    print(f"\n{line}", file=sys.stderr)
+    _tell("", line)
     return int(failed)
 
 
 def _rewrite(line: str) -> None:
     """Replace the line that the cursor is on."""
     width = shutil.get_terminal_size().columns - 1
-    print(f"\r{line:<{width}.{width}}", end="", file=sys.stderr, flush=True)
+    print(f"\r{clean(line):<{width}.{width}}", end="", file=inside(sys.stderr), flush=True)
+
+
+def _tell(*lines: str) -> None:
+    """Say something to a person who has no screen, or none any more."""
+    print("\n".join(map(clean_lines, lines)), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

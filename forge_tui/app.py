@@ -298,12 +298,12 @@ class ForgeApp(Shell):
         self, number: int, corpus: str, config: PipelineConfig | None, asker: MessagePump
     ) -> None:
         """Look at files and earlier sessions for the form; the answer goes back to it."""
-        from forge_tui import draft
+        from forge.config.corpus import corpus_problem
         from forge_tui.services import estimates
 
         found = estimates.duration(self.store.home, config) if config is not None else None
         seconds, where = found or (None, None)
-        asker.post_message(DraftChecked(number, draft.corpus_problem(corpus), seconds, where))
+        asker.post_message(DraftChecked(number, corpus_problem(corpus), seconds, where))
 
     # --- leaving -----------------------------------------------------------------------------------
 

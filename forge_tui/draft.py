@@ -5,18 +5,17 @@ Pure apart from looking whether a corpus is there. Estimates say "about": they a
 
 from __future__ import annotations
 
-import glob
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from forge.config import PHASE_NAMES, PipelineConfig, contradictions, load_config
 from forge.config.check import parameter_count
+from forge.config.corpus import corpus_form_problem
 
 TORCH_BYTES = 350e6
 """Resident size of the tensor library itself, measured on a CPU build."""
@@ -134,29 +133,6 @@ def budget_problem(text: str) -> str | None:
     except ValueError:
         return "a number of GB, or nothing"
     return None if 0 < amount < math.inf else "more than 0"
-
-
-def corpus_form_problem(corpus: str) -> str | None:
-    """Why this is no corpus, by its form alone."""
-    text = corpus.strip()
-    if text == "stdlib":
-        return None
-    if not text.startswith("text:"):
-        return "stdlib, or files: text:/data/*.txt"
-    return None if text.removeprefix("text:").strip() else "a pattern is missing after text:"
-
-
-def corpus_problem(corpus: str) -> str | None:
-    """Whether the files are there; may look at the disk for a moment, so not on the event loop."""
-    pattern = str(Path(corpus.strip().removeprefix("text:").strip() or ".").expanduser())
-    if corpus.strip() == "stdlib" or corpus_form_problem(corpus) is not None:
-        return None
-    if "**" in pattern:
-        # A recursive pattern may walk a whole disk: only its fixed beginning is looked at.
-        folder = Path(pattern.partition("**")[0] + "x").parent
-        return None if folder.is_dir() else f"there is no folder {folder}"
-    # iglob, because Path.glob takes no absolute pattern.
-    return None if any(glob.iglob(pattern)) else "no file matches"  # noqa: PTH207
 
 
 def estimate(config: PipelineConfig) -> Estimate:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.markup import escape
 
 from forge_tui import actions
 from forge_tui.actions import Action
 from forge_tui.screens.base import Acting
-from forge_tui.text import compose
+from forge_tui.text import clean, compose
 
 if TYPE_CHECKING:
     from textual.screen import Screen
@@ -51,4 +52,5 @@ def _title(action: Action) -> Text:
 
 def _about(screen: Screen[object], action: Action) -> str:
     reason = action.why_not(screen.context()) if isinstance(screen, Acting) else None
-    return action.help if reason is None else f"not now: {reason}"
+    # The palette reads this, and only this, as markup.
+    return escape(clean(action.help if reason is None else f"not now: {reason}"))

@@ -6,7 +6,6 @@ no module of a command before it is called.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +14,11 @@ import typer
 from forge.cli import complete
 from forge.cli.clean import CLEAN_EXAMPLES, clean
 from forge.cli.config import config_app
+from forge.cli.console import put
 from forge.cli.exits import EXIT_CODES, ends
 from forge.cli.options import Home, Json, Overrides, Quiet, Session, Source, Wait
 from forge.cli.trash import trash_app
+from forge.streams import guard
 
 HELP = """Make small language models on your own machine, and never lose a run.
 
@@ -47,10 +48,7 @@ app.add_typer(trash_app, name="trash")
 
 def main() -> None:
     """Run the command line; ends the interpreter with the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        # A locale without some character is no reason to fail in the middle of an answer.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    guard()
     app(prog_name="forge")
 
 
@@ -58,7 +56,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from forge import __version__
 
-        print(f"forge {__version__}")
+        put(f"forge {__version__}")
         raise typer.Exit
 
 

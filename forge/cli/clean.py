@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forge import units
+from forge import text, units
 from forge.cli.console import put, put_json, put_table, say
 from forge.cli.exits import ends
 from forge.cli.options import Home, Json
@@ -133,7 +133,7 @@ def agreed(yes: bool, json: bool, question: str, done: str) -> bool:
     if json or not _interactive():
         say(f"nothing was {done}; --yes does it")
         return False
-    if typer.confirm(question, default=False, err=True):
+    if typer.confirm(text.clean(question), default=False, err=True):
         return True
     say(f"nothing was {done}.")
     return False

@@ -12,35 +12,46 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from forge.text import clean, clean_lines
+from forge.text import clean
 
 
-def say(text: str) -> None:
-    """A remark for a person, on stderr."""
+def say(*lines: str) -> None:
+    """A remark for a person, on stderr; nothing that stands in a line can begin another."""
     # That nobody reads the remarks must not cost the answer on stdout.
     with contextlib.suppress(OSError):
-        print(clean_lines(text), file=sys.stderr, flush=True)
+        print("\n".join(map(clean, lines)), file=sys.stderr, flush=True)
 
 
-def put(text: str) -> None:
-    """A line of the answer, on stdout."""
-    print(clean_lines(text))
+def put(*lines: str) -> None:
+    """Lines of the answer, on stdout."""
+    print("\n".join(map(clean, lines)))
 
 
 def put_json(value: Any) -> None:
     """The answer as one JSON document on stdout."""
-    print(json.dumps(portable(value), indent=1, allow_nan=False, default=str))
+    print(_json(value, indent=1))
 
 
 def put_json_line(value: Any) -> None:
     """One JSON document on a line of its own, at once."""
-    print(json.dumps(portable(value), allow_nan=False, default=str), flush=True)
+    print(_json(value), flush=True)
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    # DEL is the one control character that JSON takes for text.
+    return json.dumps(portable(value), indent=indent, allow_nan=False, default=str).replace("\x7f", "\\u007f")
 
 
 def portable(value: Any) -> Any:
-    """`value` with NaN and infinities as strings, which JSON lacks; spelled as in Protocol Buffers."""
+    """`value` as every reader of JSON takes it.
+
+    NaN and infinities, which JSON lacks, become strings, spelled as in Protocol Buffers; half a surrogate
+    pair, which strict readers refuse, is written out.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, Mapping):
-        return {str(key): portable(item) for key, item in value.items()}
+        return {portable(str(key)): portable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [portable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):

@@ -20,6 +20,7 @@ from forge import units
 from forge.cli.signals import Signals
 from forge.cli.watch import Look, Watch, figures, position
 from forge.registry import EventRow
+from forge.streams import inside
 from forge.text import clean
 
 TICK_SECONDS = 0.5
@@ -171,7 +172,7 @@ class Display:
 
 def renderer(stream: TextIO | None = None) -> Renderer:
     """What suits a stream: a bar where the cursor can be moved, lines elsewhere."""
-    stream = stream or sys.stderr
+    stream = inside(stream or sys.stderr)
     console = Console(file=stream)
     return Bar(stream) if console.is_terminal and not console.is_dumb_terminal else Lines(stream)
 

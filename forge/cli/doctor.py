@@ -50,8 +50,8 @@ def doctor(home: Path | None, *, json: bool) -> int:
     put_table([[finding.state, finding.what, finding.found] for finding in findings])
     for finding in findings:
         if finding.remedy:
-            put(f"\n{finding.what}: {finding.remedy}")
-    put(f"\n{len(wrong)} wrong" if wrong else "\nnothing is wrong")
+            put("", f"{finding.what}: {finding.remedy}")
+    put("", f"{len(wrong)} wrong" if wrong else "nothing is wrong")
     return 1 if wrong else 0
 
 

@@ -56,7 +56,7 @@ def ends(command: Callable[P, int]) -> Callable[P, None]:
 
 def complain(message: object) -> None:
     """One sentence about what went wrong, on stderr."""
-    say(f"forge: {message}")
+    say(*f"forge: {message}".split("\n"))
 
 
 def _code(command: Callable[[], int]) -> int:

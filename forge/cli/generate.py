@@ -20,6 +20,8 @@ from forge import units
 from forge.cli.console import put_json, say
 from forge.cli.home import engine_of
 from forge.errors import CheckpointError, NotFoundError
+from forge.pickles import pickle_at
+from forge.reading import read_plain
 from forge.registry import ModelRow, SessionRow, queries
 from forge.text import clean_lines
 
@@ -99,6 +101,8 @@ def _find(model: str | None, prompt: str, home: Path | None) -> tuple[Path, str]
     """The folder of the model that a person means, and what to call it."""
     if model is not None and (Path(model) / "config.json").is_file():
         return Path(model), model
+    if model is not None and (reason := pickle_at(Path(model))) is not None:
+        raise CheckpointError(reason)
     with engine_of(home) as engine:
         if model is None and any(row.name == prompt for row in _sessions(engine, prompt)):
             raise typer.BadParameter(f'{prompt} is a session: give a prompt after it, as in {prompt} "def "')
@@ -144,18 +148,22 @@ def _load(folder: Path) -> tuple[Decoder, Tokenizer]:
     tokenizer = load_tokenizer(folder / "tokenizer.json")
     decoder = load_decoder(folder, torch.device("cpu"))
     quantisation = _card(folder).get("quantisation")
-    if quantisation is not None:
+    if isinstance(quantisation, dict):
         to_ternary(decoder, activation_bits=quantisation.get("activation_bits"))
     return decoder.eval(), tokenizer
 
 
 def _card(folder: Path) -> dict[str, Any]:
+    from forge.models.io import MAX_JSON
+
     path = folder / "card.json"
     try:
-        card = jsonlib.loads(path.read_bytes())
+        card = jsonlib.loads(read_plain(path, MAX_JSON))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     return card if isinstance(card, dict) else {}
 

@@ -18,6 +18,7 @@ import typer
 from forge import units
 from forge.cli.console import put_json_line, say
 from forge.cli.home import engine_of
+from forge.errors import NotFoundError
 from forge.registry import LIVE
 from forge.text import clean
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 LEVELS = ("info", "warning", "error")
 _LOOK_SECONDS = 0.5
+_LONGEST_LINE = 1 << 20
+"""Bytes; what is longer is told in pieces."""
 _LAST_SECOND = 1e11
 """Times beyond are no times; the year 5138."""
 
@@ -56,6 +59,8 @@ def _entries(
         time.sleep(_LOOK_SECONDS)
     if not path.exists():
         return
+    if not path.is_file():
+        raise NotFoundError(f"{path} is no file any more; Forge did not put there what is there.")
     with path.open("rb") as log:
         yield from deque(_read(log, least), maxlen=lines)
         while follow:
@@ -74,7 +79,7 @@ def _live(engine: Engine, session_id: str) -> bool:
 
 def _read(log: BinaryIO, least: int) -> Iterator[dict[str, Any]]:
     """The complete lines from where the file stands; half a line is left for the next time."""
-    while (line := log.readline()).endswith(b"\n"):
+    while (line := log.readline(_LONGEST_LINE)).endswith(b"\n") or len(line) == _LONGEST_LINE:
         entry = _entry(line.decode("utf-8", "backslashreplace").rstrip("\r\n"))
         if _rank(entry) >= least:
             yield entry
@@ -84,7 +89,7 @@ def _read(log: BinaryIO, least: int) -> Iterator[dict[str, Any]]:
 def _entry(line: str) -> dict[str, Any]:
     try:
         entry = jsonlib.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         entry = None
     if isinstance(entry, dict) and isinstance(entry.get("message"), str):
         return entry

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from forge import units
 from forge.cli.console import put, put_json
+from forge.streams import inside
 from forge.text import clean
 
 
@@ -40,6 +41,7 @@ class _Progress:
 
     def __init__(self, *, shown: bool) -> None:
         self._shown = shown
+        self._stream = inside(sys.stderr)
         self._last = ""
 
     def show(self, done: int, of: int) -> None:
@@ -47,11 +49,11 @@ class _Progress:
         text = f"merging {units.percent(done, of)}"
         if self._shown and text != self._last:
             self._last = text
-            sys.stderr.write(f"\r{clean(text)}\x1b[K")
-            sys.stderr.flush()
+            self._stream.write(f"\r{clean(text)}\x1b[K")
+            self._stream.flush()
 
     def clear(self) -> None:
         """Take the line away."""
         if self._last:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()

@@ -32,8 +32,11 @@ def run(
 ) -> int:
     """Make a session from a preset or file and run it; returns the exit code."""
     from forge.config import load_config
+    from forge.config.corpus import require_corpus
 
     config = load_config(source, overrides)
+    # Before there is a home, let alone a session.
+    require_corpus(config.data.corpus)
     with engine_of(home, create=True) as engine:
         return host(engine, engine.create(config, name), json=json, quiet=quiet)
 
@@ -100,9 +103,9 @@ def _remark(engine: Engine, hosted: HostedRun, signals: Signals) -> None:
     session = engine.session(hosted.session.id)
     name = session.name
     if hosted.outcome is State.COMPLETED:
-        say(f'{name} completed\ntry it with: forge generate {name} "def "')
+        say(f"{name} completed", f'try it with: forge generate {name} "def "')
     elif hosted.outcome is State.STOPPED:
-        say(f"{name} {_stop_message(engine, session)}\ngo on with: forge resume {name}")
+        say(f"{name} {_stop_message(engine, session)}", f"go on with: forge resume {name}")
     else:
         exits.complain(session.error or hosted.failure or f"how {name} ended could not be recorded.")
         say(f"once that is put right, go on with: forge resume {name}")

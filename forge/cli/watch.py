@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from forge import units
+from forge.errors import ForgeError
 from forge.home import Home
 from forge.registry import (
     Connection,
@@ -71,7 +72,7 @@ class Watch:
             if beat is None or beat.at < self._since:
                 return Look(session, None, None)
             latest = self._fetch(queries.latest_points(beat.phase))
-        except Error as error:
+        except (Error, ForgeError) as error:
             return Look(session, None, None, f"the figures cannot be read: {error}")
         loss = next((value for name, _, value in latest if name == "loss"), None)
         return Look(session, beat, loss)

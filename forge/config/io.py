@@ -16,16 +16,19 @@ import yaml
 from pydantic import ValidationError
 
 from forge.config.check import contradictions
+from forge.config.document import load_yaml, read_yaml
 from forge.config.models import PipelineConfig, Settings
 from forge.errors import ConfigError, NotFoundError
+from forge.text import clean
 
 T = TypeVar("T", bound=Settings)
 
-MAX_CONFIG_BYTES = 1 << 20
 _DEPTH = 3
 """How deep groups of settings are nested."""
+_MOST_PROBLEMS = 100
+_LONGEST = 100
+"""Characters of a key or a number."""
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
-_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 
 
 def preset_names() -> list[str]:
@@ -62,40 +65,27 @@ def read_frozen(path: Path) -> PipelineConfig:
 
 def read_file(path: Path, overrides: Sequence[str]) -> PipelineConfig:
     """Parse a configuration file; see `load_config` for the errors."""
-    return parse_yaml(read_text(path), str(path), overrides)
+    return validate(apply_overrides(read_mapping(path), overrides), str(path))
 
 
-def read_text(path: Path) -> str:
-    """The text of a file of settings.
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Keys and values of a file of settings, not looked at yet.
 
     Raises:
         ConfigError: it cannot be read, or is no such file.
     """
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes, so not a Forge configuration")
-        return path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except OSError as error:
+        return _mapping(read_yaml(path, "a Forge configuration"), str(path))
+    except FileNotFoundError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
 
 
 def parse_yaml(text: str, where: str, overrides: Sequence[str] = ()) -> PipelineConfig:
     """Parse and check YAML text; `where` names it in messages."""
-    return validate(apply_overrides(parse_mapping(text, where), overrides), where)
+    return validate(apply_overrides(_mapping(load_yaml(text, where), where), overrides), where)
 
 
-def parse_mapping(text: str, where: str) -> dict[str, Any]:
-    """Keys and values of YAML text, not looked at yet.
-
-    Raises:
-        ConfigError: it is something else.
-    """
-    try:
-        data = _load(text)
-    except _NOT_YAML as error:
-        raise ConfigError(f"{where}: not valid YAML: {_one_line(error)}") from error
+def _mapping(data: Any, where: str) -> dict[str, Any]:
     if data is None:
         data = {}
     if not isinstance(data, dict):
@@ -132,10 +122,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         key, separator, raw = override.partition("=")
         if not separator or not key:
             raise ConfigError(f'override "{override}": expected key=value, for example pretrain.steps=200')
-        try:
-            value = _load(raw)
-        except _NOT_YAML as error:
-            raise ConfigError(f'override "{override}": {_one_line(error)}') from error
+        value = load_yaml(raw, f'override "{override}"')
         if isinstance(value, str):
             value = _number(value)
         node = result
@@ -160,26 +147,6 @@ def json_schema() -> dict[str, Any]:
     return PipelineConfig.model_json_schema()
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error: one of the two would be dropped in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value} stands twice", key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _load(text: str) -> Any:
-    # S506 knows only the loaders of yaml itself; this one is its safe loader and refuses more.
-    return yaml.load(text, _Loader)
-
-
 def _copy(data: Mapping[str, Any], depth: int = _DEPTH) -> dict[str, Any]:
     """A copy as deep as settings go: what an alias repeats below that would grow without bound."""
     return {k: _copy(v, depth - 1) if isinstance(v, Mapping) and depth else v for k, v in data.items()}
@@ -187,7 +154,7 @@ def _copy(data: Mapping[str, Any], depth: int = _DEPTH) -> dict[str, Any]:
 
 def _number(text: str) -> str | float:
     # YAML 1.1 reads "1e-3" as a string; people type it for learning rates.
-    return float(text) if _EXPONENT.fullmatch(text) else text
+    return float(text) if len(text) < _LONGEST and _EXPONENT.fullmatch(text) else text
 
 
 def _reason(error: Mapping[str, Any]) -> str:
@@ -199,8 +166,6 @@ def _reason(error: Mapping[str, Any]) -> str:
 
 def _listing(where: str, problems: Sequence[tuple[str, str]]) -> str:
     head = f"{where}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    return "\n".join([head, *(f"  {place}: {sentence}" for place, sentence in problems)])
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    shown = [f"  {clean(place):.{_LONGEST}}: {sentence}" for place, sentence in problems[:_MOST_PROBLEMS]]
+    more = len(problems) - len(shown)
+    return "\n".join([head, *shown, *([f"  and {more} more"] if more else [])])

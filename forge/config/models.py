@@ -25,15 +25,15 @@ class ModelConfig(Settings):
 
     vocab_size: int = Field(2048, ge=260, le=65_536)
     """Entries of the byte-level BPE vocabulary, special tokens included."""
-    d_model: int = Field(128, ge=16)
+    d_model: int = Field(128, ge=16, le=65_536)
     """Width of the residual stream."""
-    n_layers: int = Field(4, ge=1)
+    n_layers: int = Field(4, ge=1, le=4096)
     """Number of decoder blocks."""
-    n_heads: int = Field(4, ge=1)
+    n_heads: int = Field(4, ge=1, le=4096)
     """Attention heads; `d_model / n_heads` is the head size and must be even for RoPE."""
-    d_ff: int = Field(384, ge=16)
+    d_ff: int = Field(384, ge=16, le=262_144)
     """Inner width of the SwiGLU feed-forward layer."""
-    max_seq_len: int = Field(128, ge=8)
+    max_seq_len: int = Field(128, ge=8, le=1_048_576)
     """Longest sequence the rotary table covers, in tokens."""
     rope_theta: float = Field(10_000.0, gt=0)
     """Base of the rotary frequencies."""

@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from forge import durable
-from forge.config.io import apply_overrides, build, parse_mapping, read_text
+from forge.config.io import apply_overrides, build, read_mapping
 from forge.config.models import Settings
 from forge.errors import ConfigError
 
@@ -114,4 +114,4 @@ def save_policy(path: Path, policy: SessionCleanupPolicy) -> HomeSettings:
 
 
 def _read(path: Path) -> dict[str, object]:
-    return parse_mapping(read_text(path), str(path)) if path.exists() else {}
+    return read_mapping(path) if path.exists() else {}

@@ -27,6 +27,7 @@ from forge.data.corpora import Corpus
 from forge.data.split import SPLITS, Split
 from forge.data.tokenizer import token_byte_strings
 from forge.errors import CorpusError
+from forge.reading import read_plain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,6 +36,7 @@ FORMAT = 1
 """Raised by a change that gives other shards for the same text: layout, split, duplicates, tokenizer."""
 TOKEN_TYPE = np.dtype("<u2")
 TOKENIZER_FILE = "tokenizer.json"
+_MOST_BYTES = 1 << 28
 INFO_FILE = "corpus.json"
 
 
@@ -122,8 +124,8 @@ def cache_key(corpus: Corpus, data: DataConfig, vocab_size: int) -> str:
 def open_shards(folder: Path) -> TokenData | None:
     """Map a prepared corpus; None where there is none, or where it is not what its `corpus.json` says."""
     try:
-        info = CorpusInfo.model_validate_json((folder / INFO_FILE).read_bytes())
-        tokenizer = (folder / TOKENIZER_FILE).read_bytes()
+        info = CorpusInfo.model_validate_json(read_plain(folder / INFO_FILE, _MOST_BYTES))
+        tokenizer = read_plain(folder / TOKENIZER_FILE, _MOST_BYTES)
         if info.format != FORMAT or info.key != folder.name or set(info.splits) != set(SPLITS):
             return None
         if hashlib.sha256(tokenizer).hexdigest() != info.tokenizer_sha256:
@@ -145,7 +147,7 @@ class _WrongSizeError(Exception):
 
 
 def _map(path: Path, tokens: int) -> NDArray[np.uint16]:
-    if tokens < 1 or path.stat().st_size != tokens * TOKEN_TYPE.itemsize:
+    if tokens < 1 or not path.is_file() or path.stat().st_size != tokens * TOKEN_TYPE.itemsize:
         raise _WrongSizeError(path)
     return np.memmap(path, dtype=TOKEN_TYPE, mode="r")
 

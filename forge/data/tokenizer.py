@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from forge.errors import CorpusError, NotFoundError
+from forge.reading import read_plain
 
 if TYPE_CHECKING:
     import tokenizers
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 EOS = "<|endoftext|>"
 EOS_ID = 0
+_MOST_BYTES = 1 << 26
 REPLACEMENT = "\ufffd".encode()
 
 # An encoding costs some 150 bytes a token until it is read: long documents go in pieces, pieces in groups.
@@ -117,11 +119,13 @@ def load_tokenizer(path: Path) -> Tokenizer:
         CorpusError: the file is damaged, or is some other kind of tokenizer.
     """
     try:
-        document = path.read_bytes()
+        document = read_plain(path, _MOST_BYTES)
     except FileNotFoundError as error:
         raise NotFoundError(
             f"there is no tokenizer at {path}. Give the folder of a model that Forge made."
         ) from error
+    except OSError as error:
+        raise _damaged(path, error.strerror) from error
     return parse_tokenizer(document, path)
 
 
@@ -151,7 +155,7 @@ def token_byte_strings(document: bytes, path: Path) -> tuple[bytes, ...]:
         if by_id[EOS_ID] != EOS:
             raise ValueError(f"token {EOS_ID} is {by_id[EOS_ID]!r}, not {EOS}")
         return (b"", *(bytes(alphabet[character] for character in by_id[i]) for i in range(1, len(by_id))))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, error) from error
 
 

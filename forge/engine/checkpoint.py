@@ -23,6 +23,7 @@ from ulid import ULID
 from forge import durable
 from forge.engine.tree import Tensors, flatten, unflatten
 from forge.errors import CheckpointError
+from forge.header import HeaderError, header_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -313,7 +314,12 @@ def _read(path: Path, most: int) -> bytes:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_size > most:
                 raise DamagedError(f"{path} is no plain file of at most {most} bytes")
+            if path.suffix == ".safetensors":
+                # Before memory is taken for what it claims to hold.
+                header_of(descriptor)
             return file.read()
+    except HeaderError as error:
+        raise DamagedError(f"{path}: {error}") from error
     except OSError as error:
         if error.errno in _NOT_ITS_FAULT:
             raise CheckpointError(

@@ -18,6 +18,7 @@ from ulid import ULID
 
 from forge import durable
 from forge.config import PipelineConfig, dump_yaml
+from forge.config.corpus import require_corpus
 from forge.engine import names
 from forge.engine.host import HostedRun
 from forge.errors import ForgeError, HomeError, NotFoundError, RegistryError, SessionLeasedError
@@ -50,9 +51,11 @@ class Engine:
         """Add a session with its frozen configuration; returns its id.
 
         Raises:
+            CorpusError: there is no text to train on; nothing was made.
             RegistryError: the registry is read-only, or does not answer.
             HomeError: the disk is full, or the home not writable.
         """
+        require_corpus(config.data.corpus)
         session_id = str(ULID())
         paths = self.home.session(session_id)
         if self.registry.read_only:

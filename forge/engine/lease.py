@@ -18,8 +18,10 @@ from pathlib import Path
 from ulid import ULID
 
 from forge.errors import ForgeError, SessionLeasedError
+from forge.reading import read_plain
 
 _ATTEMPTS = 5
+_MOST_BYTES = 4096
 _RETRY_SECONDS = 0.02
 
 
@@ -87,8 +89,8 @@ class Lease:
 def read_info(path: Path) -> LeaseInfo | None:
     """Who wrote the lease file last; none when it is absent or half written."""
     try:
-        return LeaseInfo(**json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        return LeaseInfo(**json.loads(read_plain(path, _MOST_BYTES, follow=False)))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

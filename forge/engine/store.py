@@ -16,7 +16,9 @@ from ulid import ULID
 from forge import durable
 from forge.contract import LoadedModel, ProducedModel
 from forge.errors import CheckpointError, ForgeError
+from forge.header import read_header
 from forge.home import SessionPaths
+from forge.reading import read_plain
 from forge.registry import ModelRow, Registry, queries
 
 if TYPE_CHECKING:
@@ -109,16 +111,19 @@ class ModelStore:
     def _load(self, row: ModelRow) -> LoadedModel:
         import torch
 
-        from forge.models.io import load_decoder
+        from forge.models.io import MAX_JSON, load_decoder
 
         folder = self._paths.root / row.path
         try:
-            card = json.loads((folder / CARD).read_bytes())
-            found = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+            card = json.loads(read_plain(folder / CARD, MAX_JSON))
+            # Its header is compared with its length before anything else of it is read.
+            read_header(folder / WEIGHTS)
+            with (folder / WEIGHTS).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
             if found != card["sha256"]:
                 raise CheckpointError(f"{folder / WEIGHTS} does not have the hash that its card says")
             module = load_decoder(folder, torch.device("cpu"))
-        except (OSError, ValueError, KeyError, TypeError, ForgeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, ForgeError) as error:
             raise CheckpointError(
                 f'the model "{row.name}" of phase {row.phase} cannot be read: {error}. Put {folder} back '
                 "from a copy, then resume; or make a new session."

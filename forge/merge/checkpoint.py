@@ -13,8 +13,11 @@ from types import TracebackType
 from typing import Any
 
 from forge.errors import MergeError
-from forge.merge.codec import EXACT, STORED, Entry
+from forge.header import Entry
+from forge.merge.codec import EXACT, STORED
 from forge.merge.tensorfile import TensorFile
+from forge.pickles import pickle_at
+from forge.reading import read_plain
 
 WEIGHTS, INDEX, CONFIG, CARD = "model.safetensors", "model.safetensors.index.json", "config.json", "card.json"
 TOKENIZER_FILES = (
@@ -23,7 +26,8 @@ TOKENIZER_FILES = (
     "generation_config.json",
 )  # fmt: skip
 """Copied beside the merged weights where they exist."""
-_MAX_JSON = 1 << 28
+MAX_JSON = 1 << 28
+"""Bytes of a file beside the weights."""
 _LAYER = re.compile(r"(?:^|(.*?)\.)(\d+)\.")
 _LAYER_COUNTS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 _EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|tok_embeddings|embeddings?|embed|embed_in|wte|wpe)\.")
@@ -104,6 +108,8 @@ class Checkpoint:
         return {"model": document.get("model"), "added_tokens": document.get("added_tokens")}
 
     def _open(self) -> dict[str, TensorFile]:
+        if (reason := pickle_at(self.path)) is not None:
+            raise MergeError(reason)
         if self.path.is_file():
             return self._add(self.path)
         if not self.path.is_dir():
@@ -149,9 +155,7 @@ class Checkpoint:
         if not self.path.is_dir() or not path.is_file():
             return None
         try:
-            if path.stat().st_size > _MAX_JSON:
-                raise MergeError(f"{path}: larger than {_MAX_JSON} bytes")
-            document = json.loads(path.read_bytes().decode("utf-8"))
+            document = json.loads(read_plain(path, MAX_JSON).decode("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise MergeError(f"{path}: cannot be read: {error}") from error
         if not isinstance(document, dict):

@@ -5,9 +5,7 @@ Every value passes here, so here is where one that is not finite is found, on th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -15,16 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from forge.merge.blocks import Array
-
-ITEM_BYTES: Mapping[str, int] = MappingProxyType(
-    {
-        "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
-        "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
-        "U32": 4, "I32": 4, "F32": 4,
-        "U64": 8, "I64": 8, "F64": 8, "C64": 8,
-    }
-)  # fmt: skip
-"""Bytes of one element of each dtype of the safetensors format that has whole bytes."""
 
 STORED: Mapping[str, np.dtype[Any]] = MappingProxyType(
     {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
@@ -39,22 +27,6 @@ NAMES: Mapping[str, str] = MappingProxyType(
 )
 """What a recipe calls them."""
 TORCH_NAMES: Mapping[str, str] = MappingProxyType({"F32": "float32", "F16": "float16", "BF16": "bfloat16"})
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Where a tensor lies in its file."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    """Byte of the file, not of its data section."""
-    nbytes: int
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
 
 
 def promote(dtypes: set[str]) -> str:

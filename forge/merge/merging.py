@@ -22,13 +22,15 @@ import numpy as np
 
 from forge import __version__, durable
 from forge.errors import MergeError
+from forge.header import ITEM_BYTES
 from forge.merge.blocks import Array
-from forge.merge.checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, with_layers
-from forge.merge.codec import EXACT, ITEM_BYTES, TORCH_NAMES, promote
+from forge.merge.checkpoint import CARD, CONFIG, MAX_JSON, WEIGHTS, Checkpoint, with_layers
+from forge.merge.codec import EXACT, TORCH_NAMES, promote
 from forge.merge.group import Group
 from forge.merge.plan import Plan, Planned, make_plan
 from forge.merge.recipe import Recipe
 from forge.merge.writer import TensorWriter
+from forge.reading import read_plain
 
 _SPARE = 1 << 24
 """Bytes beside the weights: configuration, tokenizer, card."""
@@ -154,7 +156,14 @@ def _write_companions(folder: Path, plan: Plan, first: Checkpoint) -> None:
                 config[key] = TORCH_NAMES[promote(dtypes)]
         durable.write_file(folder / CONFIG, json.dumps(config, indent=2).encode())
     for path in first.companions():
-        durable.write_file(folder / path.name, path.read_bytes())
+        durable.write_file(folder / path.name, _companion(path))
+
+
+def _companion(path: Path) -> bytes:
+    try:
+        return read_plain(path, MAX_JSON)
+    except OSError as error:
+        raise MergeError(f"{path}: {error.strerror}") from error
 
 
 class _Hashes:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from forge.errors import ConfigError, MergeError
+from forge.header import Entry
 from forge.merge.checkpoint import Checkpoint, is_embedding, layer_name, layer_of
-from forge.merge.codec import EXACT, Entry, promote
+from forge.merge.codec import EXACT, promote
 from forge.merge.parameters import REQUIRED
 from forge.merge.recipe import Recipe, Slice, Source
 from forge.merge.settings import resolve

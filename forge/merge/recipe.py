@@ -11,15 +11,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
+from forge.config.document import read_yaml
 from forge.errors import ConfigError, NotFoundError
 from forge.merge.codec import NAMES
 from forge.merge.methods import METHODS, Method
 from forge.merge.parameters import REQUIRED, shown
 from forge.merge.settings import Problem, Settings, is_gradient, read_settings
-
-MAX_RECIPE_BYTES = 1 << 20
 
 _KEYS = (
     "merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype", "tokenizer_source",
@@ -91,19 +88,9 @@ def load_recipe(path: Path) -> Recipe:
         ConfigError: unreadable, or something in it is wrong; everything that is wrong is listed.
     """
     try:
-        if path.stat().st_size > MAX_RECIPE_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_RECIPE_BYTES} bytes, so not a recipe")
-        text = path.read_bytes().decode("utf-8")
+        document = read_yaml(path, "a recipe")
     except FileNotFoundError as error:
         raise NotFoundError(f"{path}: no such recipe") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    try:
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     return check_recipe(document, str(path))
 
 

@@ -6,22 +6,17 @@ file first. Reads are `pread` into memory of ours, so what is resident is what i
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from forge.errors import MergeError
+from forge.header import HeaderError, header_of, open_plain
 from forge.merge.blocks import Array, over_blocks
-from forge.merge.codec import ITEM_BYTES, STORED, Entry, decode
+from forge.merge.codec import STORED, decode
 
-MAX_HEADER = 1 << 25
-"""Bytes; a model of ten thousand tensors needs about one million."""
 _PIECE = 1 << 20
 
 
@@ -36,17 +31,17 @@ class TensorFile:
         """
         self.path = path
         try:
-            if not stat.S_ISREG(path.stat().st_mode):
-                raise MergeError(f"{path}: not a regular file")
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._descriptor = open_plain(path)
+            try:
+                self.stamp = self._stamp()
+                self.entries = header_of(self._descriptor)
+            except BaseException:
+                self.close()
+                raise
+        except HeaderError as error:
+            raise MergeError(f"{path}: {error}") from error
         except OSError as error:
             raise MergeError(f"{path}: {error.strerror}") from error
-        try:
-            self.stamp = self._stamp()
-            self.entries = _parse_header(path, *self._read_header())
-        except BaseException:
-            self.close()
-            raise
 
     def close(self) -> None:
         """Let the file go."""
@@ -109,73 +104,3 @@ class TensorFile:
     def _stamp(self) -> tuple[int, int]:
         status = os.fstat(self._descriptor)
         return status.st_size, status.st_mtime_ns
-
-    def _read_header(self) -> tuple[bytes, int]:
-        size = self.stamp[0]
-        if size < 8:
-            raise MergeError(f"{self.path}: {size} bytes, too short for a safetensors file")
-        prefix = bytearray(8)
-        self._fill(memoryview(prefix), 0)
-        length = int.from_bytes(prefix, "little")
-        if length > min(size - 8, MAX_HEADER):
-            limit = f"the limit is {MAX_HEADER}" if length > MAX_HEADER else f"the file has {size} in all"
-            raise MergeError(f"{self.path}: not a safetensors file: a header of {length} bytes, {limit}")
-        header = bytearray(length)
-        self._fill(memoryview(header), 8)
-        return bytes(header), size
-
-
-def _parse_header(path: Path, header: bytes, size: int) -> dict[str, Entry]:
-    try:
-        document = json.loads(header.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise MergeError(f"{path}: the safetensors header cannot be read: {error}") from error
-    if not isinstance(document, dict):
-        raise MergeError(f"{path}: the safetensors header is not an object")
-    metadata = document.pop("__metadata__", {})
-    if not isinstance(metadata, dict):
-        raise MergeError(f"{path}: __metadata__ of the safetensors header is not an object")
-    data = 8 + len(header)
-    entries = {name: _entry(path, name, fields, data) for name, fields in document.items()}
-    end = data
-    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].nbytes)):
-        if entry.start != end:
-            fault = "overlaps the tensor before it" if entry.start < end else "leaves a hole before it"
-            raise MergeError(f"{path}: {name} {fault}: it begins at byte {entry.start}, expected {end}")
-        end = entry.start + entry.nbytes
-    if end != size:
-        raise MergeError(
-            f"{path}: the tensors end at byte {end}, the file at {size}: it is cut off or not safetensors"
-        )
-    return entries
-
-
-def _entry(path: Path, name: str, fields: Any, data: int) -> Entry:
-    if not isinstance(fields, dict) or fields.keys() != {"dtype", "shape", "data_offsets"}:
-        raise MergeError(f"{path}: {name} needs dtype, shape and data_offsets and nothing else")
-    dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-        raise MergeError(f"{path}: {name} has the unknown dtype {dtype!r:.40}")
-    if not _counts(shape) or len(shape) > 32:
-        raise MergeError(f"{path}: {name} has the shape {shape!r:.80}, expected a few whole numbers")
-    if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise MergeError(f"{path}: {name} has the data_offsets {offsets!r:.80}, expected begin and end")
-    nbytes = offsets[1] - offsets[0]
-    if math.prod(shape) * ITEM_BYTES[dtype] != nbytes:
-        raise MergeError(f"{path}: {name} is {dtype} {shape!r:.80}, which does not fill its {nbytes} bytes")
-    return Entry(dtype, tuple(shape), data + offsets[0], nbytes)
-
-
-def _counts(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 62 for item in value)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError("a key appears twice")
-    return document
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")

@@ -20,8 +20,9 @@ import numpy.typing as npt
 
 from forge import durable
 from forge.errors import MergeError
+from forge.header import ITEM_BYTES
 from forge.merge.blocks import Array, over_blocks, pool
-from forge.merge.codec import ITEM_BYTES, STORED, encode
+from forge.merge.codec import STORED, encode
 
 Shape = tuple[str, str, tuple[int, ...]]
 """Name, format and shape of a tensor."""

@@ -6,21 +6,26 @@ configuration before a weight is touched.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
 from forge import durable
 from forge.config import ModelConfig
 from forge.errors import CheckpointError, NotFoundError
+from forge.header import HeaderError, read_header
 from forge.models.decoder import Decoder
+from forge.reading import read_plain
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
+MAX_JSON = 1 << 24
+"""Bytes of a configuration or a card."""
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
@@ -43,24 +48,39 @@ def load_weights(module: nn.Module, path: Path) -> None:
         NotFoundError: there is no such file.
         CheckpointError: truncated, not safetensors, or names and shapes of another model.
     """
-    if not path.is_file():
-        raise NotFoundError(f"{path}: no such weights file")
+    require_fit(path, {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()})
     try:
         tensors = load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
-    problems = _mismatches(module.state_dict(), tensors)
+    module.load_state_dict(tensors)
+
+
+def require_fit(path: Path, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare the header of a weights file with the names and shapes that are expected; reads nothing else.
+
+    Raises:
+        NotFoundError, CheckpointError: as `load_weights`.
+    """
+    try:
+        entries = read_header(path)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path}: no such weights file") from error
+    except HeaderError as error:
+        raise CheckpointError(f"{path}: truncated or not a safetensors file: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from error
+    problems = _mismatches(expected, {name: entry.shape for name, entry in entries.items()})
     if problems:
         shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
         raise CheckpointError(f"{path}: weights of another model: {shown}")
-    module.load_state_dict(tensors)
 
 
 def load_decoder(directory: Path, device: torch.device) -> Decoder:
     """The decoder that `save_decoder` wrote; see `load_weights` for the errors."""
     path = directory / CONFIG_FILE
     try:
-        config = ModelConfig.model_validate_json(path.read_bytes())
+        config = ModelConfig.model_validate_json(read_plain(path, MAX_JSON))
     except FileNotFoundError as error:
         raise NotFoundError(f"{path}: no such file, so {directory} is not a model of Forge's") from error
     except OSError as error:
@@ -69,16 +89,30 @@ def load_decoder(directory: Path, device: torch.device) -> Decoder:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "(top)"
         raise CheckpointError(f"{path}: not a model configuration: {place}: {first['msg']}") from error
-    model = Decoder(config)
-    load_weights(model, directory / WEIGHTS_FILE)
+    weights = directory / WEIGHTS_FILE
+    try:
+        # A configuration may claim any size: the one that the weights have is compared with it first.
+        require_fit(weights, decoder_shapes(config))
+        model = Decoder(config)
+    except (RuntimeError, MemoryError) as error:
+        raise CheckpointError(f"{path}: a model of this size finds no memory here ({error})") from error
+    load_weights(model, weights)
     return model.to(device)
 
 
-def _mismatches(expected: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
+def decoder_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of a decoder's weights, without memory for any of them."""
+    with torch.device("meta"):
+        # Without positions: their table is no weight, and is as long as the configuration says.
+        shell = Decoder(config.model_copy(update={"max_seq_len": 8, "window": None}))
+    return {name: tuple(tensor.shape) for name, tensor in shell.state_dict().items()}
+
+
+def _mismatches(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> list[str]:
     problems = [f"{name} is missing" for name in expected.keys() - found.keys()]
     problems += [f"{name} is unknown" for name in found.keys() - expected.keys()]
     for name in expected.keys() & found.keys():
-        want, have = tuple(expected[name].shape), tuple(found[name].shape)
+        want, have = expected[name], found[name]
         if want != have:
             problems.append(f"{name} is {have}, expected {want}")
     return sorted(problems)

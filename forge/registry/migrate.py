@@ -40,6 +40,7 @@ def ensure(path: Path, schema: Schema) -> Opening:
     if not path.exists():
         _create(path, schema)
         return Opening()
+    sqlite.require_file(path)
     if path.stat().st_size == 0:
         _migrate_file(path, schema)
         return Opening()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from forge.registry.sqlite import Connection
+from forge.registry.sqlite import Connection, DatabaseError
 
 if TYPE_CHECKING:
     from forge.registry.sqlite import AsyncConnection
@@ -37,14 +37,23 @@ def fetch(connection: Connection, query: Query[T]) -> list[T]:
         rows = cursor.fetchall()
     finally:
         cursor.close()
-    return [query.read(row) for row in rows]
+    return _values(query, rows)
 
 
 async def afetch(connection: AsyncConnection, query: Query[T]) -> list[T]:
     """All rows of a query, read on the connection's own thread."""
     # One hop runs and exhausts the statement: a cancelled await cannot leave it open half-way.
     rows = await connection.execute_fetchall(query.sql, query.params)
-    return [query.read(tuple(row)) for row in rows]
+    return _values(query, [tuple(row) for row in rows])
+
+
+def _values(query: Query[T], rows: Sequence[tuple[Any, ...]]) -> list[T]:
+    try:
+        return [query.read(row) for row in rows]
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        # Intact pages may hold what no Forge has written.
+        what = " ".join(str(error).split())
+        raise DatabaseError(f"malformed row: {what:.200}") from error
 
 
 def clean(text: str) -> str:

@@ -97,6 +97,7 @@ def open_writer(
         with suppress(FileExistsError):
             # Exclusive, so nobody can have it open yet: closing this descriptor cannot drop anyone's locks.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    require_file(path)
     connection = connect(f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=_busy_seconds())
     try:
         _prepare(connection)
@@ -157,6 +158,19 @@ async def connect_reader(path: Path) -> aiosqlite.Connection:
         # Its thread has one more thing to tell the loop, and must not find it closed.
         connection._thread.join(timeout=1.0)
         raise
+
+
+def require_file(path: Path) -> None:
+    """Refuse what is no file: SQLite would wait for ever for somebody who writes into a named pipe.
+
+    Raises:
+        RegistryError: it, or its log, is something else.
+    """
+    for each in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal"))):
+        if each.exists() and not each.is_file():
+            raise RegistryError(
+                f"{each} is no regular file, so nothing is read from it. Move it away and start again."
+            )
 
 
 def recover(path: Path) -> None:
@@ -257,6 +271,7 @@ def _set_journal(connection: Connection, journal: Journal, path: Path) -> None:
 def _reader_mode(path: Path) -> str:
     if not path.exists():
         raise NotFoundError(f"there is no database at {path}.")
+    require_file(path)
     if os.access(path.parent, os.W_OK):
         return "mode=ro"
     if path.with_name(path.name + "-wal").exists():

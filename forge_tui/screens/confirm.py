@@ -28,7 +28,7 @@ class ConfirmDialog(Dialog[bool]):
     def compose(self) -> ComposeResult:
         """The question."""
         with Vertical(id="confirm", classes="box") as box:
-            box.border_title = safe(self._heading).plain.replace("[", "\\[")
+            box.border_title = safe(self._heading)
             yield TextPane(id="question")
 
     def on_mount(self) -> None:

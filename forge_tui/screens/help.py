@@ -30,7 +30,7 @@ class HelpDialog(Dialog[None]):
     def compose(self) -> ComposeResult:
         """One scrolling text."""
         with Vertical(id="help", classes="box") as box:
-            box.border_title = f"keys · {actions.SCREEN_TITLES[self._of_screen]}"
+            box.border_title = safe(f"keys · {actions.SCREEN_TITLES[self._of_screen]}")
             yield TextPane(id="keys", scrolls=True)
 
     def on_mount(self) -> None:
@@ -50,7 +50,7 @@ class HelpDialog(Dialog[None]):
     def _tell_more(self) -> None:
         below = self.query_one(TextPane).below
         more = f"↓ {below} more · j k scroll · " if below else ""
-        self.query_one("#help").border_subtitle = f"{more}esc closes"
+        self.query_one("#help").border_subtitle = safe(f"{more}esc closes")
 
     def _scroll(self, amount: int) -> None:
         self.query_one(TextPane).scroll_text(amount)

@@ -24,7 +24,7 @@ from forge_tui.present import form, words
 from forge_tui.screens.base import HEIGHTS, WIDTHS, MainScreen, bindings
 from forge_tui.state import Context
 from forge_tui.styles import sheet
-from forge_tui.text import compose, safe
+from forge_tui.text import clean, compose, safe
 from forge_tui.widgets.choice import Choice
 from forge_tui.widgets.keybar import KeyBar
 from forge_tui.widgets.textpane import TextPane
@@ -95,8 +95,8 @@ class NewSessionScreen(MainScreen):
         self._draft = fresh
         for name, text in self._texts().items():
             field = self.query_one(f"#{name}", Input)
-            if field.value != text:
-                field.value = text
+            if field.value != clean(text):
+                field.value = clean(text)
         self._check()
 
     @on(Input.Changed)
@@ -190,6 +190,6 @@ def _label(name: str) -> str:
 
 def _input(text: str, name: str) -> Input:
     # A blinking cursor would send something over the link twice a second.
-    field = Input(text, id=name, compact=True, placeholder=HINTS.get(name, ""), select_on_focus=False)
+    field = Input(clean(text), id=name, compact=True, placeholder=HINTS.get(name, ""), select_on_focus=False)
     field.cursor_blink = False
     return field

@@ -24,7 +24,7 @@ def duration(home: Home, config: PipelineConfig) -> tuple[float, str] | None:
         return None
     try:
         connection = open_reader(home.registry)
-    except Error:
+    except (Error, ForgeError):
         return None
     try:
         done = fetch(connection, queries.sessions(limit=LOOKED_AT, states=(State.COMPLETED,)))
@@ -34,7 +34,7 @@ def duration(home: Home, config: PipelineConfig) -> tuple[float, str] | None:
             seconds = _seconds(fetch(connection, queries.phase_runs(session.id)), config)
             if seconds is not None:
                 return seconds, session.name
-    except Error:
+    except (Error, ForgeError):
         return None
     finally:
         connection.close()

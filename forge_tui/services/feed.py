@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from forge.errors import ForgeError
 from forge.registry import LIVE, Error, EventRow, SeriesRow, metrics, queries
 from forge_tui.charts.series import Series, SeriesView
 from forge_tui.ports import Clock
@@ -75,7 +76,7 @@ class SessionFeed:
         try:
             live = await registry.fetch(queries.sessions(limit=1, states=tuple(LIVE), order="updated"))
             found = live or await registry.fetch(queries.sessions(limit=1))
-        except Error as error:
+        except (Error, ForgeError) as error:
             self._unread = f"the registry cannot be read: {error}"
             return None
         return found[0].id if found else None
@@ -92,7 +93,7 @@ class SessionFeed:
         try:
             moved = await self._read_registry(forced)
             moved |= await self._read_metrics(forced or moved)
-        except Error as error:
+        except (Error, ForgeError) as error:
             self._stale = True
             self._failures += 1
             problem = f"the session cannot be read: {error}"

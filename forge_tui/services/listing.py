@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from forge.errors import ForgeError
 from forge.registry import Error, queries
 from forge_tui.services.store import Store
 from forge_tui.state import ORDERS, ListQuery, Page
@@ -38,7 +39,7 @@ class SessionLister:
                     descending=descending,
                 )
             )
-        except Error as error:
+        except (Error, ForgeError) as error:
             self._read = None
             return Page(query=query, problem=f"the registry cannot be read: {error}")
         self._read = (query, offset)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from forge.errors import NotFoundError, RegistryError
+from forge.errors import ForgeError, NotFoundError, RegistryError
 from forge.home import Home
 from forge.registry import Error, Query, SessionRow, State, metrics, queries
 from forge.registry.query import fetch
@@ -60,7 +60,7 @@ def progress_line(home: Home, session_id: str) -> str:
             beats = fetch(connection, metrics.heartbeat())
         finally:
             connection.close()
-    except Error as error:
+    except (Error, ForgeError) as error:
         return f"progress cannot be read: {error}"
     if not beats:
         return "starting"

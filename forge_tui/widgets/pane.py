@@ -11,10 +11,14 @@ from forge_tui.widgets.textpane import TextPane
 class Pane(Vertical, can_focus=True):
     """A box around text and charts."""
 
+    _titled: str | None = None
+    _told = ""
+
     def set_title(self, title: str) -> None:
         """Change the title in the border, if it is another."""
-        if str(self.border_title or "") != title:
-            self.border_title = safe(title).plain.replace("[", "\\[")
+        if self._titled != title:
+            self._titled = title
+            self.border_title = safe(title)
 
     def scroll_text(self, amount: int) -> bool:
         """Scroll the text inside; False when there is none that scrolls."""
@@ -34,8 +38,9 @@ class Pane(Vertical, can_focus=True):
         more = ""
         if text is not None and text.below:
             more = f"↓ {text.below} {'newer' if text.follows else 'more'}"
-        if str(self.border_subtitle or "") != more:
-            self.border_subtitle = more
+        if self._told != more:
+            self._told = more
+            self.border_subtitle = safe(more)
 
     @property
     def page(self) -> int:

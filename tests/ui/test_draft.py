@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -87,24 +86,6 @@ def test_numbers_are_read_as_people_write_them(number: int) -> None:
 @pytest.mark.parametrize("text", ["", "-1", "1e3", "1.0", "1,00", "12,34", "٣", "0x10", "9" * 13])
 def test_what_is_no_whole_number(text: str) -> None:
     assert draft.whole_number(text) is None
-
-
-def test_a_corpus_is_looked_for_on_the_disk(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("x", "utf-8")
-    assert draft.corpus_problem("stdlib") is None
-    assert draft.corpus_problem(f"text:{tmp_path}/*.txt") is None
-    assert draft.corpus_problem(f"text:{tmp_path}/*.md") == "no file matches"
-    assert draft.corpus_problem(f"text:{tmp_path}/**/*.md") is None
-    assert "there is no folder" in str(draft.corpus_problem(f"text:{tmp_path}/gone/**/*.md"))
-    # Its form is told elsewhere; here only the disk counts.
-    assert draft.corpus_problem("nonsense") is None
-
-
-def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert draft.corpus_problem("text:~/*.txt") == "no file matches"
-    (tmp_path / "a.txt").write_text("x", "utf-8")
-    assert draft.corpus_problem("text:~/*.txt") is None
 
 
 def test_estimates_are_sums() -> None:

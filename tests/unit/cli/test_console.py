@@ -14,14 +14,18 @@ from forge import units
 from forge.cli.console import portable, put, put_json, say, table
 from forge.text import clean, clean_lines
 
+UNSEEN = "\u115f\u3164\uffa0" + "".join(map(chr, [*range(0x1160, 0x1200), *range(0xD7B0, 0xD800)]))
+"""Letters to Unicode that take no cell of their own."""
+
 
 @given(st.text())
 def test_no_text_reaches_the_terminal_raw(text: str) -> None:
     assert clean(text).isprintable()
+    assert clean(clean(text)) == clean(text)
     assert all(line.isprintable() for line in clean_lines(text).split("\n"))
 
 
-@given(st.text(st.characters(categories=["L", "N", "P", "S"])))
+@given(st.text(st.characters(categories=["L", "N", "P", "S"], exclude_characters=UNSEEN)))
 def test_what_can_be_printed_stays(text: str) -> None:
     assert clean(text) == text
 
@@ -34,15 +38,23 @@ def test_what_can_be_printed_stays(text: str) -> None:
         ("one\ntwo\ttab", "one\\ntwo tab"),
         ("\ud800", "\\ud800"),
         ("\U000e0001", "\\U000e0001"),
+        ("a\x7f\x85\u2028b", "a\\x7f\\x85\\u2028b"),
+        ("\u2764\ufe0f\u3164", "\u2764\\ufe0f\\u3164"),
+        ("\u0301a\u0301", "\\u0301a\u0301"),
+        ("z" + "\u0301" * 8, "z" + "\u0301" * 6 + "\\u0301" * 2),
+        ("e" + "\u1161" * 7, "e" + "\u1161" * 6 + "\\u1161"),
     ],
 )
 def test_what_a_terminal_would_obey_is_shown_as_an_escape(text: str, shown: str) -> None:
     assert clean(text) == shown
 
 
-def test_lines_stay_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    put("one\n\x1btwo")
-    assert capsys.readouterr().out == "one\n\\x1btwo\n"
+def test_a_line_stays_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    put("one", "\x1btwo\nforge: done")
+    say("one", "two\nforge: done")
+    shown = capsys.readouterr()
+    assert shown.out == "one\n\\x1btwo\\nforge: done\n"
+    assert shown.err == "one\ntwo\\nforge: done\n"
 
 
 def test_columns_are_aligned_by_what_is_seen() -> None:
@@ -67,6 +79,16 @@ def test_json_has_no_bare_nan(capsys: pytest.CaptureFixture[str]) -> None:
     }
     assert out.replace("\n", "").isprintable()
     assert out.isascii()
+
+
+def test_json_is_read_by_strict_readers_and_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    put_json({"a\ud800": "\x7f \x9b \udfff", "b": ["\x7f"]})
+    out = capsys.readouterr().out
+    assert out.replace("\n", "").isprintable()
+    found = json.loads(out)
+    assert found == {"a\\ud800": "\x7f \x9b \\udfff", "b": ["\x7f"]}
+    # What strict readers refuse would fail here.
+    json.dumps(found, ensure_ascii=False).encode("utf-8")
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists))

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from forge.config import load_config
 from forge.engine import Engine
+from forge.errors import CorpusError
 from forge.home import Home
 from forge.registry import Registry, State, open_writer, queries
 from tests.unit.cli.conftest import Forge, Result, add, held, invoke
@@ -93,7 +95,8 @@ def test_resume_goes_on_after_a_stop(
         ("a.b=1", 3, "a: unknown key"),
         ("pretrain.steps=no", 3, "pretrain.steps"),
         ("nonsense", 3, "expected key=value"),
-        ("data.corpus=text:/nowhere/*.txt", 7, "no file was found"),
+        ("data.corpus=text:/nowhere/*.txt", 7, "no file matches"),
+        ("data.corpus=text:/nowhere/**/*.txt", 7, "there is no folder /nowhere"),
         ("runtime.device=cuda:99", 3, "runtime.device"),
     ],
 )
@@ -112,14 +115,32 @@ def test_a_failed_run_keeps_its_reason_and_can_go_on(
     forge: Forge, config: Path, tmp_path: Path, home: Home
 ) -> None:
     late = tmp_path / "late"
+    late.mkdir()
+    (late / "0.txt").write_bytes(b"no text\0")
     setting = f"data.corpus=text:{late}/*.txt"
     failed = forge("run", str(config), "--set", setting, "--json")
     assert failed.code == 7
     assert failed.json["state"] == "failed"
     assert failed.json["error"] in failed.err
+    (late / "0.txt").unlink()
+    late.rmdir()
     (tmp_path / "texts").rename(late)
     assert forge("resume", "-q").code == 0
     assert states(home) == [State.COMPLETED]
+
+
+def test_a_corpus_that_is_missing_is_found_before_anything_is_made(config: Path, tmp_path: Path) -> None:
+    home = Home(tmp_path / "new")
+    result = invoke(home, "run", str(config), "--set", f"data.corpus=text:{tmp_path}/none/*.txt")
+    assert (result.code, result.out) == (7, "")
+    assert not home.root.exists()
+    engine = Engine(home)
+    missing = load_config(str(config), [f"data.corpus=text:{tmp_path}/none/*.txt"])
+    with pytest.raises(CorpusError):
+        engine.create(missing)
+    assert engine.registry.fetch(queries.sessions(limit=5)) == []
+    assert list(home.sessions.iterdir()) == []
+    engine.shutdown()
 
 
 def test_corrupt_yaml_is_told_with_its_place(forge: Forge, tmp_path: Path) -> None:

@@ -111,6 +111,17 @@ NO_YAML = {
     "list as key": "? [a]\n: b",
     "depth": "[" * 5000,
     "date": "a: 2020-13-45",
+    "long number": "seed: " + "9" * 5000,
+    "long hexadecimal number": "seed: 0x" + "f" * 100_000,
+    "minutes without end": "seed: 1" + ":1" * 50_000,
+    "fraction of minutes without end": "seed: 1" + ":1" * 50_000 + ".5",
+    "nothing as a number": 'seed: !!int ""',
+    "nothing as a fraction": 'seed: !!float ""',
+    "half a truth": "seed: !!bool maybe",
+    "no time": "seed: !!timestamp soon",
+    "merges that multiply": "\n".join(
+        ["a0: &a0 {k: v}"] + [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 12)]
+    ),
 }
 
 
@@ -122,8 +133,15 @@ def test_what_is_no_yaml_is_one_sentence(text: str) -> None:
 
 def test_a_key_that_stands_twice_is_refused_with_its_line() -> None:
     (line,) = problems("seed: 1\npretrain:\n  steps: 5\n  steps: 6\n")
-    assert "the key steps stands twice" in line
-    assert "line 4" in line
+    assert line == "mine.yaml: not valid YAML: the key steps stands twice in line 4, column 3"
+
+
+def test_what_is_wrong_is_said_once_and_where() -> None:
+    assert problems("a: [1,\nb: {") == [
+        "mine.yaml: not valid YAML: while parsing a flow node, expected the node content, but found "
+        "'<stream end>' in line 2, column 5"
+    ]
+    assert problems("seed: 1", "seed=[")[0].count("seed=[") == 1
 
 
 @pytest.mark.parametrize(("text", "kind"), [("[1, 2]", "list"), ("hello", "str"), ("5", "int")])
@@ -158,7 +176,8 @@ def test_a_source_that_is_neither_preset_nor_file_names_the_presets(tmp_path: Pa
 
 NO_CONFIGURATION = {
     "latin-1": (b"name: caf\xe9", "not UTF-8 text"),
-    "large": (b"x" * (1 << 20) + b"x", "larger than 1048576 bytes"),
+    "large": (b"x" * (1 << 18) + b"x", "larger than 262144 bytes, so not a Forge configuration"),
+    "pickle": (b"\x80\x04\x95\x10\0\0\0\0\0\0\0", "this is a pickle.*convert it"),
 }
 
 

@@ -332,7 +332,7 @@ def index(shard_of_w: str) -> dict[str, bytes]:
     ("files", "message"),
     [
         ({}, "neither model.safetensors nor"),
-        ({"pytorch_model.bin": b""}, "other formats are not read"),
+        ({"pytorch_model.bin": b""}, "this is a pickle"),
         ({"model.safetensors.index.json": b"{}"}, "weight_map is missing"),
         (index("../a/model.safetensors"), "w is in '../a"),
         (index("/etc/passwd"), "no file beside it"),

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forge.errors import MergeError
-from forge.merge.tensorfile import MAX_HEADER, TensorFile
+from forge.header import MAX_HEADER
+from forge.merge.tensorfile import TensorFile
 from forge.merge.writer import header
 from tests.unit.merge.rig import drawn, write_model, write_raw
 

@@ -228,7 +228,7 @@ def test_a_folder_in_its_place_is_an_error_in_words(home: Home) -> None:
     prepare_home(home)
     home.registry.mkdir()
     (home.registry / "x").touch()
-    with pytest.raises(RegistryError, match="cannot be opened"):
+    with pytest.raises(RegistryError, match="is no regular file"):
         Registry.open(home)
 
 

@@ -1,0 +1,55 @@
+"""A first look at `data.corpus`, before anything is made: its form, and whether there is any file.
+
+It reads no text and walks no disk, so it costs nothing to ask; what it lets through can still be found
+unusable when the files are read.
+"""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+from forge.errors import CorpusError
+
+
+def require_corpus(corpus: str) -> None:
+    """Refuse a corpus that cannot be read.
+
+    Raises:
+        CorpusError: it is none by its form, or its files are not there.
+    """
+    if (problem := corpus_problem(corpus)) is not None:
+        raise CorpusError(f"corpus {corpus}: {problem}. Set data.corpus right; nothing was started.")
+
+
+def corpus_form_problem(corpus: str) -> str | None:
+    """Why this is no corpus, by its form alone."""
+    text = corpus.strip()
+    if text == "stdlib":
+        return None
+    if not text.startswith("text:"):
+        return "stdlib, or files: text:/data/*.txt"
+    return None if text.removeprefix("text:").strip() else "a pattern is missing after text:"
+
+
+def corpus_problem(corpus: str) -> str | None:
+    """Why this cannot be trained on; may look at the disk for a moment, so not on an event loop."""
+    if (problem := corpus_form_problem(corpus)) is not None or corpus.strip() == "stdlib":
+        return problem
+    try:
+        return _files_problem(str(Path(corpus.strip().removeprefix("text:").strip()).expanduser()))
+    except (ValueError, RuntimeError, OSError) as error:
+        # A NUL byte, `~nobody`, or a name that the system refuses.
+        return f"this is no pattern of files ({error})"
+
+
+def _files_problem(pattern: str) -> str | None:
+    if "**" in pattern:
+        # A recursive pattern may walk a whole disk: only its fixed beginning is looked at.
+        folder = Path(pattern.partition("**")[0] + "x").parent
+        return None if folder.is_dir() else f"there is no folder {folder}"
+    if Path(pattern).is_dir():
+        return f"this is a folder; name files in it: {pattern.rstrip('/')}/**/*.txt"
+    # iglob, because Path.glob takes no absolute pattern. A name may hold what a pattern would mean.
+    found = Path(pattern).exists() or any(glob.iglob(pattern))  # noqa: PTH207
+    return None if found else "no file matches"

@@ -1,0 +1,275 @@
+"""Every road to the terminal passes a door that makes text harmless; found in the source, road by road.
+
+A call that shows text must be given a literal, or what one of the doors made of it. What is looked for here
+is the forgotten call of tomorrow; what the doors do is tested elsewhere, and end to end in a pseudo-terminal.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("forge/cli", "forge_tui")
+
+DOORS = frozenset(
+    {"clean", "clean_lines", "safe", "compose", "safe_lines", "pad", "escape", "to_ascii", "dumps"}
+)
+"""Functions whose result may be shown; `dumps` writes ASCII."""
+SHOWN_FIRST = frozenset({"print", "notify", "Input", "write", "confirm", "prompt", "Text", "Segment"})
+"""Calls whose first argument is shown."""
+FORBIDDEN = frozenset(
+    {"Static", "Label", "Log", "RichLog", "Markdown", "DataTable", "OptionList", "Button", "Tree",
+     "from_ansi", "from_markup", "add_row", "add_rows", "echo", "secho", "set_window_title", "Content",
+     "panic"}
+)  # fmt: skip
+"""What reads markup, or lets control sequences through; none of it is needed here."""
+SHOWN_WHEN_SET = frozenset(
+    {"border_title", "border_subtitle", "tooltip", "placeholder", "sub_title", "title"}
+)
+
+EXCEPTIONS = {
+    ("forge/cli/generate.py", "_write"): "a program that reads the text gets it as the model wrote it",
+    ("forge/cli/config.py", "show"): "a file gets the YAML as it is; a terminal gets it cleaned",
+    ("forge/cli/console.py", "put_table"): "its cells are cleaned by `table`, which aligns what is seen",
+    ("forge_tui/widgets/ink.py", "strip"): "the plain text of a line that is a `Text` already",
+    (
+        "forge_tui/charts/widget.py",
+        "render_line",
+    ): "cells of a chart, which holds drawing characters and numbers",
+}
+"""(file, function) to the reason why what it shows is harmless."""
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class Module:
+    """One source file, with what its names stand for."""
+
+    def __init__(self, name: str, source: str) -> None:
+        self.name = name
+        self.tree = ast.parse(source)
+        self.functions = {node.name: node for node in ast.walk(self.tree) if isinstance(node, Function)}
+
+    def roads(self) -> Iterator[tuple[str, int]]:
+        """The function and line of every call or assignment that shows what no door has cleaned."""
+        for scope in [self.tree, *self.functions.values()]:
+            for node in _own(scope):
+                if self._is_raw(node, scope):
+                    yield getattr(scope, "name", ""), node.lineno  # type: ignore[attr-defined]
+
+    def _is_raw(self, node: ast.AST, scope: ast.AST) -> bool:
+        if isinstance(node, ast.Assign):
+            shown = any(isinstance(t, ast.Attribute) and t.attr in SHOWN_WHEN_SET for t in node.targets)
+            return shown and not self.harmless(node.value, scope)
+        if not isinstance(node, ast.Call):
+            return False
+        name = _called(node)
+        if name in FORBIDDEN:
+            return True
+        arguments = node.args[:1] if name in SHOWN_FIRST else []
+        if name == "print":
+            arguments = node.args
+        if name == "write" and _called_on(node) == "os":
+            arguments = node.args[1:]
+        arguments = arguments + [k.value for k in node.keywords if k.arg in ("help", "prompt")]
+        if name in ("add_argument", "add", "Option", "Argument", "Typer", "command"):
+            # Help of the command line's own making; its literals need no door.
+            arguments = []
+        if name == "append" and len(node.args) == 2:
+            # A list takes one; this is a `Text`, with a style.
+            arguments = node.args[:1]
+        return not all(self.harmless(each, scope) for each in arguments)
+
+    def harmless(self, node: ast.expr, scope: ast.AST, depth: int = 4) -> bool:
+        """Whether an expression can only be a literal or what a door gave back."""
+
+        def again(each: ast.expr) -> bool:
+            return self.harmless(each, scope, depth - 1)
+
+        if depth == 0:
+            return False
+        match node:
+            case ast.Constant():
+                return True
+            case ast.JoinedStr():
+                return all(again(part.value) for part in node.values if isinstance(part, ast.FormattedValue))
+            case ast.BinOp():
+                return again(node.left) and again(node.right)
+            case ast.IfExp():
+                return again(node.body) and again(node.orelse)
+            case ast.Starred() | ast.Attribute(attr="plain"):
+                return again(node.value)
+            case ast.Name():
+                return self._name(node.id, scope, depth)
+            case ast.Call():
+                return self._result(node, scope, depth)
+        return False
+
+    def _name(self, name: str, scope: ast.AST, depth: int) -> bool:
+        for place in (scope, self.tree):
+            given = [
+                each.value
+                for each in ast.walk(place)
+                if isinstance(each, ast.Assign)
+                and any(isinstance(target, ast.Name) and target.id == name for target in each.targets)
+            ]
+            if given:
+                return all(self.harmless(value, place, depth - 1) for value in given)
+        # A constant of the text module, such as the ellipsis.
+        return name.isupper()
+
+    def _result(self, node: ast.Call, scope: ast.AST, depth: int) -> bool:
+        name = _called(node)
+        if name in DOORS:
+            return True
+        if name in ("encode", "replace", "expand_tabs") and isinstance(node.func, ast.Attribute):
+            return self.harmless(node.func.value, scope, depth - 1)
+        if name == "join" and len(node.args) == 1:
+            (parts,) = node.args
+            if isinstance(parts, ast.Call) and _called(parts) == "map":
+                return isinstance(parts.args[0], ast.Name) and parts.args[0].id in DOORS
+            if isinstance(parts, ast.GeneratorExp | ast.ListComp):
+                return self.harmless(parts.elt, scope, depth - 1)
+        if isinstance(node.func, ast.Name) and (made := self.functions.get(node.func.id)) is not None:
+            returned = [each.value for each in ast.walk(made) if isinstance(each, ast.Return) and each.value]
+            return bool(returned) and all(self.harmless(each, made, depth - 1) for each in returned)
+        return False
+
+
+def _own(scope: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a scope, functions inside it left out."""
+    for child in ast.iter_child_nodes(scope):
+        if not isinstance(child, Function):
+            yield child
+            yield from _own(child)
+
+
+def _called(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def _called_on(node: ast.Call) -> str:
+    return getattr(getattr(node.func, "value", None), "id", "")
+
+
+def modules() -> Iterator[Module]:
+    """Every source file that a terminal may see something of."""
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            yield Module(str(path.relative_to(ROOT)), path.read_text("utf-8"))
+
+
+def test_every_road_to_the_terminal_passes_a_door() -> None:
+    found = {(module.name, function): line for module in modules() for function, line in module.roads()}
+    raw = sorted(f"{name}:{line} in {function}" for (name, function), line in found.items()
+                 if (name, function) not in EXCEPTIONS)  # fmt: skip
+    assert raw == []
+    assert sorted(EXCEPTIONS.keys() - found.keys()) == [], "an exception that is not needed any more"
+
+
+RAW = [
+    "def f(name): print(name)",
+    "def f(name): print(f'session {name}')",
+    "def f(app, error): app.notify(str(error))",
+    "def f(app, error): app.notify(f'{error}', markup=False)",
+    "def f(name): return Static(name)",
+    "def f(name): return Static(clean(name))",
+    "def f(box, name): box.border_title = name",
+    "def f(line, name): line.append(name, 'strong')",
+    "def f(stream, name): stream.write('\\x1b]0;' + name)",
+    "def f(name): os.write(1, name.encode())",
+    "def f(row):\n    shown = clean(row.name)\n    shown = row.note\n    print(shown)",
+    "def f(x): print(g(x))\ndef g(x):\n    if x: return 'a'\n    return x",
+    "def f(names): print(', '.join(names))",
+    "def f(hit, reason): return Hit(1, 2, 3, help=reason)",
+    "def f(name): return Text.from_markup(f'[b]{name}[/]')",
+    "def f(question): typer.confirm(question)",
+]
+HARMLESS = [
+    "print('done')",
+    "def f(name): print(clean(name), file=sys.stderr)",
+    "def f(name): print(f'session {clean(name)}')",
+    "def f(names): print('\\n'.join(map(clean, names)))",
+    "def f(names): print(', '.join(clean(name) for name in names))",
+    "def f(stream, name): stream.write(f'\\r{clean(name)}\\x1b[K')",
+    "def f(x): print(g(x))\ndef g(x):\n    return clean(x) if x else 'nothing'",
+    "def f(rows, row): rows.append(row)",
+    "def f(box, name): box.border_title = safe(name)",
+    "_SHOW = b'\\x1b[?25h'\ndef f(): os.write(2, _SHOW)",
+]
+
+
+@pytest.mark.parametrize("source", RAW)
+def test_a_raw_road_is_found(source: str) -> None:
+    assert list(Module("x.py", source).roads())
+
+
+@pytest.mark.parametrize("source", HARMLESS)
+def test_a_road_through_a_door_is_let_be(source: str) -> None:
+    assert list(Module("x.py", source).roads()) == []
+
+
+UNPICKLING = frozenset({"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"})
+RUNNING = frozenset({"eval", "exec", "compile", "__import__"})
+
+
+def runs_what_it_reads(source: str) -> list[int]:
+    """Lines that could run a program out of a file: pickles in whatever dress, and code from text."""
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+            if any(name.partition(".")[0] in UNPICKLING for name in names):
+                lines.append(node.lineno)
+        elif isinstance(node, ast.Call):
+            name, on = _called(node), _called_on(node)
+            unsafe_load = name in ("load", "loads", "unsafe_load", "full_load") and on in (
+                "torch",
+                "jit",
+                "np",
+                "numpy",
+            )
+            unsafe_load |= name in (
+                "unsafe_load",
+                "full_load",
+                "read_pickle",
+                "Unpickler",
+                "load_state_dict_from_url",
+            )
+            unsafe_load |= any(
+                k.arg in ("allow_pickle", "trust_remote_code") and getattr(k.value, "value", 1)
+                for k in node.keywords
+            )
+            if unsafe_load or (isinstance(node.func, ast.Name) and name in RUNNING):
+                lines.append(node.lineno)
+    return lines
+
+
+def test_nothing_that_is_read_is_ever_run() -> None:
+    found = {}
+    for package in ("forge", "forge_tui"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if lines := runs_what_it_reads(path.read_text("utf-8")):
+                found[str(path.relative_to(ROOT))] = lines
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import torch\ntorch.load(path)",
+        "import torch\ntorch.load(path, weights_only=True)",
+        "np.load(path, allow_pickle=True)",
+        "yaml.unsafe_load(text)",
+        "eval(text)",
+        "AutoModel.from_pretrained(name, trust_remote_code=True)",
+    ],
+)
+def test_what_would_run_it_is_found(source: str) -> None:
+    assert runs_what_it_reads(source)
