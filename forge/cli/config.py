@@ -5,14 +5,11 @@ The group is part of `forge --help`, so what it works with is imported inside it
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
-from forge.cli.console import put, put_json, put_table, say
+from forge.cli.console import put, put_json, put_table, put_text, say
 from forge.cli.exits import ends
 from forge.cli.options import Home, Overrides, Source
-from forge.text import clean_lines
 
 config_app = typer.Typer(
     help="See presets, write your own configuration, and check it.",
@@ -56,7 +53,7 @@ def show(source: Source, overrides: Overrides = None) -> int:
     from forge.config import dump_yaml, load_config
 
     text = dump_yaml(load_config(source, overrides or []))
-    print(clean_lines(text) if sys.stdout.isatty() else text, end="")
+    put_text(text)
     return 0
 
 
@@ -117,7 +114,7 @@ def settings(overrides: Overrides = None, home: Home = None) -> int:
         values = load_settings(found.settings)
     say(f"{found.settings}{'' if found.settings.exists() else ' (not there: these are the defaults)'}")
     text = dump_yaml(values)
-    print(clean_lines(text) if sys.stdout.isatty() else text, end="")
+    put_text(text)
     return 0
 
 

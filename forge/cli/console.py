@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from forge.text import clean
+from forge.text import clean, clean_lines
 
 
 def say(*lines: str) -> None:
@@ -25,6 +25,11 @@ def say(*lines: str) -> None:
 def put(*lines: str) -> None:
     """Lines of the answer, on stdout."""
     print("\n".join(map(clean, lines)))
+
+
+def put_text(text: str) -> None:
+    """Text that may have many lines, or none yet: as it is for a program, harmless on a terminal."""
+    print(clean_lines(text) if sys.stdout.isatty() else text, end="", flush=True)
 
 
 def put_json(value: Any) -> None:

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from forge import units
-from forge.cli.console import put_json, say
+from forge.cli.console import put_json, put_text, say
 from forge.cli.home import engine_of
 from forge.errors import CheckpointError, NotFoundError
 from forge.pickles import pickle_at
 from forge.reading import read_plain
 from forge.registry import ModelRow, SessionRow, queries
-from forge.text import clean_lines
 
 if TYPE_CHECKING:
     from forge.data import Tokenizer
@@ -169,6 +168,5 @@ def _card(folder: Path) -> dict[str, Any]:
 
 
 def _write(text: str) -> None:
-    # A program reads the text as it is; a terminal must not obey what a model makes up.
-    shown = clean_lines(text.replace("\t", "    ")) if sys.stdout.isatty() else text
-    print(shown, end="", flush=True)
+    # A terminal must not obey what a model makes up; code is to keep its shape there.
+    put_text(text.replace("\t", "    ") if sys.stdout.isatty() else text)

@@ -32,8 +32,7 @@ SHOWN_WHEN_SET = frozenset(
 )
 
 EXCEPTIONS = {
-    ("forge/cli/generate.py", "_write"): "a program that reads the text gets it as the model wrote it",
-    ("forge/cli/config.py", "show"): "a file gets the YAML as it is; a terminal gets it cleaned",
+    ("forge/cli/console.py", "put_text"): "a program gets it as it is; a terminal gets it cleaned",
     ("forge/cli/console.py", "put_table"): "its cells are cleaned by `table`, which aligns what is seen",
     ("forge_tui/widgets/ink.py", "strip"): "the plain text of a line that is a `Text` already",
     (
