@@ -6,18 +6,19 @@ A line of the log is one JSON object, or whatever a library printed; neither can
 from __future__ import annotations
 
 import json as jsonlib
-import os
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from forge import units
 from forge.cli.console import put_json_line, say
 from forge.cli.home import engine_of
+from forge.engine.logfile import LogReader
 from forge.errors import NotFoundError
 from forge.registry import LIVE
 from forge.text import clean
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 LEVELS = ("info", "warning", "error")
 _LOOK_SECONDS = 0.5
-_LONGEST_LINE = 1 << 20
-"""Bytes; what is longer is told in pieces."""
 _LAST_SECOND = 1e11
 """Times beyond are no times; the year 5138."""
 
@@ -61,7 +60,7 @@ def _entries(
         return
     if not path.is_file():
         raise NotFoundError(f"{path} is no file any more; Forge did not put there what is there.")
-    with path.open("rb") as log:
+    with closing(LogReader(path)) as log:
         yield from deque(_read(log, least), maxlen=lines)
         while follow:
             # Asked before the last read, so that what the owner wrote while it ended is read too.
@@ -77,13 +76,11 @@ def _live(engine: Engine, session_id: str) -> bool:
     return engine.session(session_id).state in LIVE
 
 
-def _read(log: BinaryIO, least: int) -> Iterator[dict[str, Any]]:
-    """The complete lines from where the file stands; half a line is left for the next time."""
-    while (line := log.readline(_LONGEST_LINE)).endswith(b"\n") or len(line) == _LONGEST_LINE:
+def _read(log: LogReader, least: int) -> Iterator[dict[str, Any]]:
+    for line in log.lines():
         entry = _entry(line.decode("utf-8", "backslashreplace").rstrip("\r\n"))
         if _rank(entry) >= least:
             yield entry
-    log.seek(-len(line), os.SEEK_CUR)
 
 
 def _entry(line: str) -> dict[str, Any]:

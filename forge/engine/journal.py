@@ -13,6 +13,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 
+from forge.engine import logfile
 from forge.engine.outbox import Outbox
 from forge.errors import ForgeError
 from forge.home import SessionPaths
@@ -35,6 +36,8 @@ class Journal:
         self._torn = False
         """The disk took only a part of the last line."""
         self._lock = threading.Lock()
+        self.place: tuple[str | None, int | None] = None, None
+        """Phase and step at which the run failed."""
 
     def event(
         self,
@@ -77,13 +80,17 @@ class Journal:
         if not isinstance(error, ForgeError):
             self.line("traceback", "".join(traceback.format_exception(error)), level="error")
             reason = f"{type(error).__name__}: {error} (the traceback is in {self._log})"
-        self.event("error", reason, level="error")
+        phase, step = self.place
+        self.event("error", reason, phase=phase, step=step, level="error")
         return reason
 
     def _write(self) -> None:
         try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            descriptor = os.open(self._log, flags, 0o600)
+            descriptor = self._open()
+            if os.fstat(descriptor).st_size >= logfile.MOST_BYTES:
+                os.close(descriptor)
+                self._rotate()
+                descriptor = self._open()
         except OSError:
             return  # the disk, or the folder itself, is gone for now: the lines go out with the next one
         try:
@@ -98,6 +105,17 @@ class Journal:
             return
         finally:
             os.close(descriptor)
+
+    def _open(self) -> int:
+        return os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _rotate(self) -> None:
+        try:
+            logfile.rotate(self._log)
+        except OSError:
+            # Too long is better than lost: it goes on growing, and the next line tries again.
+            return
+        self._torn = False
 
 
 class Flood:

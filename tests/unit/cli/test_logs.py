@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from forge.engine.logfile import rotate
 from forge.home import Home
 from forge.registry import State
 from tests.unit.cli.conftest import Forge, add, held, until
@@ -97,6 +98,31 @@ def test_follow_ends_when_the_session_does(forge: Forge, home: Home, monkeypatch
     assert len(lines) == 4
     for line, end in zip(lines, ["  one", "  half line", "  two", "  last words"], strict=True):
         assert line.endswith(end)
+
+
+def test_follow_misses_nothing_when_the_log_begins_a_new_part(
+    forge: Forge, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id = add(home, "second", State.RUNNING)
+    log = home.session(session_id).log
+    log.write_text(entry("one"), "utf-8")
+    words = iter(["two", "three", "four", "five"])
+    more = iter([True, True, True, False])
+
+    def sleep(seconds: float) -> None:
+        """Between two looks a line is written, the part is full, and one more line comes."""
+        with log.open("a", encoding="utf-8") as file:
+            file.write(entry(next(words)))
+        rotate(log)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(entry(next(words)))
+
+    monkeypatch.setattr("forge.cli.logs.time.sleep", sleep)
+    monkeypatch.setattr("forge.cli.logs._live", lambda *_: next(more) and next(more))
+    result = forge("logs", "--follow")
+    assert [line.split()[-1] for line in result.out.splitlines()] == ["one", "two", "three"]
+    again = forge("logs", "-n", "2")
+    assert [line.split()[-1] for line in again.out.splitlines()] == ["two", "three"]
 
 
 def test_what_is_written_while_the_session_ends_is_shown(

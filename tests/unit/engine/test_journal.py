@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from forge.engine import logfile
 from forge.engine.journal import Flood, Journal
 from forge.engine.outbox import Outbox
 from forge.errors import TrainingError
@@ -42,6 +43,43 @@ def test_a_line_goes_to_the_log_only(journal: Journal, rig: Rig) -> None:
     journal.line("traceback", "deep", level="error")
     assert [line["message"] for line in rig.log()] == ["deep"]
     assert rig.events() == []
+
+
+def test_the_log_is_bounded_and_goes_on_in_a_new_part(
+    journal: Journal, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logfile, "MOST_BYTES", 4_000)
+    for number in range(400):
+        journal.line("note", f"line {number} " + "x" * 60)
+    there = logfile.parts(rig.paths.log)
+    assert len(there) == logfile.FULL_PARTS + 1
+    assert all(path.stat().st_size < 4_000 + 250 for path in there)
+    assert sum(path.stat().st_size for path in there) < 4 * 4_250
+    reader = logfile.LogReader(rig.paths.log)
+    numbers = [int(json.loads(line)["message"].split()[1]) for line in reader.lines()]
+    reader.close()
+    assert numbers == list(range(numbers[0], 400))
+    assert numbers[0] > 0
+
+
+def test_a_log_that_cannot_be_rotated_goes_on_growing_and_loses_nothing(
+    journal: Journal, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(log: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(logfile, "MOST_BYTES", 100)
+    monkeypatch.setattr(logfile, "rotate", refuse)
+    for number in range(5):
+        journal.line("note", f"line {number}")
+    assert [line["message"] for line in rig.log()] == [f"line {number}" for number in range(5)]
+
+
+def test_a_failure_says_where_it_happened(journal: Journal, rig: Rig) -> None:
+    journal.place = "pretrain", 7
+    journal.failure(TrainingError("diverged"))
+    (row,) = rig.registry.fetch(queries.latest_events(rig.session_id, 10))
+    assert (row.kind, row.phase, row.step) == ("error", "pretrain", 7)
 
 
 def test_a_full_disk_raises_nothing_and_loses_nothing(
