@@ -69,6 +69,10 @@ class TrainingError(ForgeError):
     exit_code: ClassVar[int] = 11
 
 
+class OutOfMemoryError(TrainingError):
+    """The memory of the device does not suffice; the message says what was tried and what fits."""
+
+
 class MergeError(ForgeError):
     """Models cannot be merged: they do not fit each other, are damaged, or the result has no place to go."""
 

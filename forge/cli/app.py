@@ -75,7 +75,7 @@ def forge(
 examples:
   forge run tiny
   forge run tiny --name first --set seed=7 --set pretrain.steps=200
-  forge run mine.yaml --json > report.json
+  forge run mine.yaml --device cuda:1 --json > report.json
 
 Ctrl-C stops after the running step with a checkpoint; "forge resume" goes on from there, exactly.
 A second Ctrl-C ends at once. When the terminal closes, the run goes on without it.
@@ -88,6 +88,10 @@ def run(
     name: Annotated[
         str | None, typer.Option("--name", "-n", metavar="NAME", help="A name for the session.")
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", metavar="auto|cpu|cuda:N", help="Where to compute; sets runtime.device."),
+    ] = None,
     quiet: Quiet = False,
     json: Json = False,
     home: Home = None,
@@ -95,7 +99,8 @@ def run(
     """Make a session and run it here, to the report."""
     from forge.cli import run as command
 
-    return command.run(source, overrides or [], name, home, json=json, quiet=quiet)
+    changed = [*(overrides or []), *([] if device is None else [f"runtime.device={device}"])]
+    return command.run(source, changed, name, home, json=json, quiet=quiet)
 
 
 @app.command(

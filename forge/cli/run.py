@@ -21,6 +21,7 @@ from forge.cli.signals import Signals
 from forge.errors import ForgeError, NotFoundError
 
 if TYPE_CHECKING:
+    from forge.config import PipelineConfig
     from forge.engine import Engine, HostedRun
     from forge.registry import SessionRow
 
@@ -37,8 +38,17 @@ def run(
     config = load_config(source, overrides)
     # Before there is a home, let alone a session.
     require_corpus(config.data.corpus)
+    if config.runtime.device.startswith("cuda"):
+        _require_card(config)
     with engine_of(home, create=True) as engine:
         return host(engine, engine.create(config, name), json=json, quiet=quiet)
+
+
+def _require_card(config: PipelineConfig) -> None:
+    """Refuse a card that is not there or full before a session is made that could never run."""
+    from forge.engine.device import find_device
+
+    find_device(config.runtime)
 
 
 def resume(text: str | None, home: Path | None, *, json: bool, quiet: bool) -> int:

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from forge.config import RuntimeConfig
 from forge.contract import Precision
-from forge.engine.nvml import Card
-from forge.errors import ConfigError
+from forge.engine.nvml import HIDDEN_BYTES, Card, Occupancy
+from forge.errors import ConfigError, OutOfMemoryError
 
 if TYPE_CHECKING:
     import torch
 
 SAFETY_BYTES = 256 * 2**20
+LEAST_BYTES = 2**30
+"""The CUDA context and a small model; with less no run gets anywhere."""
 MOST_CONTEXT_BYTES = 2 * 2**30
 """No CUDA context is larger; what a card holds beyond that belongs to others."""
 
@@ -34,6 +36,20 @@ class Place:
     compile: bool
     budget_bytes: int | None
     """Cap of the tensor allocator, context already taken off."""
+
+    def explain(self, error: Exception) -> OutOfMemoryError | None:
+        """What ended a run for want of memory, with who else holds the card; none where that adds nothing."""
+        from forge.optim.trainer import is_out_of_memory
+
+        told = isinstance(error, OutOfMemoryError)
+        if not told and not (isinstance(error, RuntimeError) and is_out_of_memory(error)):
+            return None
+        found = occupancy(self.device)
+        others = found.sentence() if found else ""
+        if told and not others:
+            return None
+        what = str(error) if told else f"out of memory on {self.device}: {str(error).splitlines()[0]}"
+        return OutOfMemoryError(f"{what} On the card, {others}." if others else what)
 
     def fingerprint(self) -> dict[str, Any]:
         """What has to be the same for a resumed run to be exact."""
@@ -56,13 +72,14 @@ def prepare(runtime: RuntimeConfig, threads: int | None = None) -> Place:
 
     Raises:
         ConfigError: the device is not there, or the budget is smaller than the CUDA context.
+        OutOfMemoryError: somebody else fills the card.
     """
     # Read by cuBLAS when the context is made; needed for deterministic matrix products.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
     torch.set_num_threads(threads or runtime.threads or usable_cores())
-    device = _device(runtime.device)
+    device = find_device(runtime)
     cuda = device.type == "cuda"
     # Only warned about, flash attention would go on adding up its gradients in any order.
     torch.use_deterministic_algorithms(runtime.deterministic, warn_only=not cuda)
@@ -82,6 +99,37 @@ def usable_cores() -> int:
     """Cores that this process may run on, which a container can make fewer than the machine has."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def find_device(runtime: RuntimeConfig) -> torch.device:
+    """The configured device, once it is certain that it is there and has room.
+
+    Raises:
+        ConfigError: it is not there.
+        OutOfMemoryError: somebody else fills the card; the message says who.
+    """
+    device = _device(runtime.device)
+    found = occupancy(device)
+    budget = runtime.vram_budget_gb
+    needed = LEAST_BYTES if budget is None else int(budget * 1e9)
+    # A budget larger than the card takes what is there.
+    if found is not None and found.free < min(needed, found.total - HIDDEN_BYTES):
+        wanted = "a run needs at least" if budget is None else "runtime.vram_budget_gb is"
+        raise OutOfMemoryError(
+            f"{device} has {found.free / 1e9:.1f} GB free, and {wanted} {needed / 1e9:.1f}: "
+            f"{found.sentence()}. Wait until it is free, or take another card: --device cuda:N."
+        )
+    return device
+
+
+def occupancy(device: torch.device) -> Occupancy | None:
+    """Who holds the memory of a card; none for the CPU, and where the driver does not say."""
+    card = Card.open(device) if device.type == "cuda" else None
+    if card is None:
+        return None
+    import torch
+
+    return card.occupancy(torch.cuda.memory_reserved(device) if torch.cuda.is_initialized() else 0)
 
 
 def _device(name: str) -> torch.device:

@@ -8,12 +8,40 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import psutil
+
+from forge.text import clean
 
 if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+
+HIDDEN_BYTES = 1 << 30
+"""What a driver keeps for itself is less."""
+
+
+@dataclass(frozen=True)
+class Occupancy:
+    """Who holds how much of a card's memory, in bytes."""
+
+    total: int
+    free: int
+    """What is free, and what this process holds already."""
+    others: tuple[tuple[str, int | None], ...]
+    """Other processes that the driver names, the largest first; without a size where it gives none."""
+
+    def sentence(self) -> str:
+        """Who else is there, for a person; empty where nobody is known and nothing is missing."""
+        known = [f"{who} {_gigabytes(size)}" if size else who for who, size in self.others]
+        hidden = self.total - self.free - sum(size or 0 for _, size in self.others)
+        if not known and hidden < HIDDEN_BYTES:
+            return ""
+        by = f", by {', '.join(known)}" if known else "; the driver does not say by whom"
+        return f"{_gigabytes(self.total - self.free)} of {_gigabytes(self.total)} are taken{by}"
 
 
 class Card:
@@ -57,11 +85,44 @@ class Card:
         own = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
         return int(own[0]) if own and own[0] else None
 
+    def occupancy(self, held: int = 0) -> Occupancy | None:
+        """Who holds its memory; none where the card does not tell how much there is.
+
+        `held` is what this process knows to hold itself, for a driver that does not know this process.
+        """
+        memory = self._ask(self._nvml.nvmlDeviceGetMemoryInfo)
+        if memory is None:
+            return None
+        processes = [
+            *(self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses) or []),
+            *(self._ask(self._nvml.nvmlDeviceGetGraphicsRunningProcesses) or []),
+        ]
+        sizes = {process.pid: process.usedGpuMemory for process in processes}
+        own = sizes.pop(os.getpid(), None) or held
+        by_size = sorted(sizes.items(), key=lambda item: item[1] or 0, reverse=True)
+        free = min(int(memory.total), int(memory.total) - int(memory.used) + own)
+        return Occupancy(int(memory.total), free, tuple((_process(pid), size) for pid, size in by_size))
+
     def _ask(self, question: Callable[[Any], T]) -> T | None:
         try:
             return question(self._handle)
         except self._nvml.NVMLError:
             return None
+
+
+def _process(pid: int) -> str:
+    """A process in words, as far as it can be looked at."""
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            return clean(f"{process.name()} (pid {pid}, {process.username()})")
+    except (psutil.Error, KeyError):
+        # Of another user, of another container, or gone.
+        return f"pid {pid}"
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
 
 
 def _uuid(device: torch.device) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from forge.config import TrainingConfig
 from forge.contract import Precision
-from forge.errors import TrainingError
+from forge.errors import OutOfMemoryError
 from forge.models.decoder import Decoder
 from forge.optim.build import build_optimizer
 from forge.optim.grokfast import Grokfast
@@ -24,8 +24,12 @@ from forge.optim.schedule import lr_ratio, weight_decay_ratio
 
 OnEvent = Callable[[str, str], None]
 
+SHORTEST = 8
+"""Tokens; a shorter sequence is not tried when it is looked for what would fit."""
 MOST_GRAPHS = 128
 """Compiled versions of the loss that one process may hold."""
+
+_NO_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -68,7 +72,9 @@ class Trainer:
         self.grokfast = Grokfast(training.grokfast) if training.grokfast else None
         self.micro_batch = training.micro_batch
         self.skipped_total = 0
-        self._skipped_in_row = 0
+        self.skipped_in_row = 0
+        """Without one that was made since; fp16's search for its loss scale is not counted."""
+        self._slowness = 1.0
         self._on_event, self._before_step = on_event, before_step
         self._loss = _compiled(model.loss) if compile else model.loss
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
@@ -77,10 +83,10 @@ class Trainer:
         """Train on `inputs` and `targets` (batch, T), token ids.
 
         Raises:
-            TrainingError: out of memory at micro-batch 1, or more than `max_skipped` skips in a row.
+            OutOfMemoryError: even at micro-batch 1, or while updating the weights.
         """
         self._before_step(step)
-        ratio = lr_ratio(step, self.training)
+        ratio = lr_ratio(step, self.training) * self._slowness
         self.optimizers.set_lr(ratio)
         self.optimizers.set_weight_decay(weight_decay_ratio(step, self.training))
         loss, norm = self._gradient(inputs.to(self.device), targets.to(self.device))
@@ -92,6 +98,10 @@ class Trainer:
         lr = self.training.learning_rate * ratio
         return StepResult(loss, norm, lr, skipped, self.micro_batch)
 
+    def slow_down(self, times: int) -> None:
+        """See `Recoverable.slow_down`; how often is for whoever calls it to keep."""
+        self._slowness = self.training.rollback_lr_factor**times
+
     def state_dict(self) -> dict[str, Any]:
         """Everything an exact resume needs from here; the tensors are the live ones, copy before going on."""
         return {
@@ -102,7 +112,7 @@ class Trainer:
             "counters": {
                 "micro_batch": self.micro_batch,
                 "skipped_total": self.skipped_total,
-                "skipped_in_row": self._skipped_in_row,
+                "skipped_in_row": self.skipped_in_row,
             },
         }
 
@@ -117,12 +127,14 @@ class Trainer:
         counters = state["counters"]
         self.micro_batch = int(counters["micro_batch"])
         self.skipped_total = int(counters["skipped_total"])
-        self._skipped_in_row = int(counters["skipped_in_row"])
+        self.skipped_in_row = int(counters["skipped_in_row"])
 
     def _gradient(self, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
         """Leave the clipped gradient of the mean loss in `.grad`; return the loss and the gradient's norm."""
+        tried = []
         while (total := self._accumulate(inputs, targets)) is None:
-            self._shrink(len(inputs))
+            tried.append(self.micro_batch)
+            self._shrink(inputs, targets, tried)
         if self._scaler.is_enabled():
             for part in self.optimizers.parts.values():
                 self._scaler.unscale_(part)
@@ -142,34 +154,61 @@ class Trainer:
         try:
             for x, y in zip(inputs.split(self.micro_batch), targets.split(self.micro_batch), strict=True):
                 share = len(x) / len(inputs)
-                with torch.autocast(
-                    self.device.type, AUTOCAST[self.precision], enabled=self.precision != "fp32"
-                ):
+                with self._autocast():
                     loss = self._loss(x, y) * share
                 self._scaler.scale(loss).backward()
                 total += loss.detach()
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return None
         return total
 
-    def _shrink(self, batch: int) -> None:
+    def _shrink(self, inputs: Tensor, targets: Tensor, tried: list[int]) -> None:
         # Called after the except block is left: its traceback holds the activations that have to go.
+        self._free()
+        batch, size = len(inputs), self.micro_batch
+        if size == 1:
+            raise OutOfMemoryError(
+                f"out of memory on {self.device} with micro-batch {', '.join(map(str, tried))} of a batch of "
+                f"{batch} sequences of {inputs.shape[1]} tokens. {self._what_fits(inputs, targets)}"
+            )
+        self.micro_batch = next(small for small in range(size // 2, 0, -1) if batch % small == 0)
+        self._on_event(
+            "oom",
+            f"no memory for micro-batch {size}; goes on with {self.micro_batch}, the batch stays {batch}",
+        )
+
+    def _free(self) -> None:
         self.optimizers.zero_grad()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        tried = self.micro_batch
-        if tried == 1:
-            raise TrainingError(
-                f"out of memory on {self.device}, a batch of {batch} taken one sequence at a time; take a "
-                "shorter data.seq_len, a smaller model or a larger runtime.vram_budget_gb"
-            )
-        self.micro_batch = next(size for size in range(tried // 2, 0, -1) if batch % size == 0)
-        self._on_event(
-            "oom",
-            f"no memory for micro-batch {tried}; goes on with {self.micro_batch}, the batch stays {batch}",
-        )
+
+    def _what_fits(self, inputs: Tensor, targets: Tensor) -> str:
+        """Found by trying: the gradient of one sequence that is halved until it fits."""
+        length = inputs.shape[1] // 2
+        while length >= SHORTEST:
+            fits = self._fits(inputs[:1, :length], targets[:1, :length])
+            self._free()
+            if fits:
+                return f"A sequence of {length} tokens fits: take data.seq_len {length}, or a smaller model."
+            length //= 2
+        return "Not even a short sequence fits: take a smaller model."
+
+    def _fits(self, inputs: Tensor, targets: Tensor) -> bool:
+        try:
+            with self._autocast():
+                # Not the compiled one: each length would be compiled for its own.
+                loss = self.model.loss(inputs, targets)
+            loss.backward()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, AUTOCAST[self.precision], enabled=self.precision != "fp32")
 
     def _update(self) -> None:
         try:
@@ -177,16 +216,15 @@ class Trainer:
                 self.grokfast.apply(self.optimizers.named)
             self.optimizers.step()
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-            raise TrainingError(
+            raise OutOfMemoryError(
                 f"out of memory on {self.device} while updating the weights: gradient averages and optimiser "
-                "moments do not fit beside the model; take a smaller model or grokfast window, and resume "
-                "from the last checkpoint"
+                "moments do not fit beside the model. Take a smaller model or grokfast window."
             ) from error
         self.optimizers.zero_grad()
         self._scaler.update()
-        self._skipped_in_row = 0
+        self.skipped_in_row = 0
 
     def _skip(self, step: int, loss: float, norm: float) -> None:
         self.optimizers.zero_grad()
@@ -199,14 +237,8 @@ class Trainer:
                 "skipped", f"step {step}: fp16 gradient overflow, loss scale halved, update skipped"
             )
             return
-        self._skipped_in_row += 1
+        self.skipped_in_row += 1
         self._on_event("skipped", f"step {step}: loss {loss:g}, gradient norm {norm:g}; update skipped")
-        if self._skipped_in_row > self.training.max_skipped:
-            raise TrainingError(
-                f"step {step}: loss or gradient was NaN or infinite {self._skipped_in_row} times in a row "
-                f"(last: loss {loss:g}, gradient norm {norm:g}); resume from a checkpoint before it, with a "
-                "lower learning rate"
-            )
 
 
 def _compiled(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -217,8 +249,9 @@ def _compiled(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Ten
     return torch.compile(loss, dynamic=False, fullgraph=True)
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether the device, or the host for it, has no memory left."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     text = str(error)
-    return "can't allocate memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text
+    return any(words in text for words in _NO_MEMORY)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import platform
 import random
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from forge.config import RuntimeConfig
 from forge.engine import device as devices
-from forge.engine.device import prepare, processor, usable_cores
+from forge.engine.device import Place, prepare, processor, usable_cores
 from forge.engine.generators import SeededGenerators
-from forge.errors import ConfigError
+from forge.errors import ConfigError, OutOfMemoryError
 
 
 def runtime(**settings: Any) -> RuntimeConfig:
@@ -130,6 +135,128 @@ def test_the_memory_of_this_process_is_counted_or_bounded(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10_000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 100)
     assert devices.process_gpu_bytes(torch.device("cuda", 0)) == expected
+
+
+# --- a card that is full --------------------------------------------------------------------------------
+
+GB = 10**9
+
+
+class Driver(ModuleType):
+    """pynvml with one card of 80 GB; `free` of it is free, and processes hold the rest."""
+
+    class NVMLError(Exception):
+        """As pynvml's."""
+
+    def __init__(self, free: float, holders: dict[int, float | None]) -> None:
+        super().__init__("pynvml")
+        self.free, self.holders = free, holders
+
+    def nvmlInit(self) -> None:
+        return None
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        return uuid
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str) -> SimpleNamespace:
+        return SimpleNamespace(total=80 * GB, used=int((80 - self.free) * GB))
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[SimpleNamespace]:
+        return [
+            SimpleNamespace(pid=pid, usedGpuMemory=None if size is None else int(size * GB))
+            for pid, size in self.holders.items()
+        ]
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, handle: str) -> list[SimpleNamespace]:
+        raise self.NVMLError("Not Supported")
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Two cards, of which the driver tells what a test says."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="GPU-1"))
+
+    def process(pid: int) -> Any:
+        if pid != 4121:
+            raise psutil.AccessDenied(pid)
+        names = SimpleNamespace(name=lambda: "py\x1bthon", username=lambda: "anna", oneshot=nullcontext)
+        return names
+
+    monkeypatch.setattr(psutil, "Process", process)
+
+    def plug_in(free: float, holders: dict[int, float | None]) -> None:
+        monkeypatch.setitem(sys.modules, "pynvml", Driver(free, holders))
+
+    return plug_in
+
+
+def test_a_card_that_somebody_fills_is_refused_with_who_holds_it(card: Callable[..., None]) -> None:
+    card(0.5, {7: 5.2, 4121: 74.25})
+    with pytest.raises(OutOfMemoryError) as caught:
+        devices.find_device(RuntimeConfig(device="cuda:1"))
+    assert str(caught.value) == (
+        "cuda:1 has 0.5 GB free, and a run needs at least 1.1: 79.5 GB of 80.0 GB are taken, by "
+        "py\\x1bthon (pid 4121, anna) 74.2 GB, pid 7 5.2 GB. Wait until it is free, or take another card: "
+        "--device cuda:N."
+    )
+    assert caught.value.exit_code == 11
+
+
+def test_a_budget_has_to_be_free_and_what_is_ours_is(card: Callable[..., None]) -> None:
+    runtime = RuntimeConfig(device="cuda:0", vram_budget_gb=6)
+    card(5.5, {4121: 74.5})
+    with pytest.raises(OutOfMemoryError, match=r"5\.5 GB free, and runtime\.vram_budget_gb is 6\.0: 74"):
+        devices.find_device(runtime)
+    card(5.5, {4121: 73.5, os.getpid(): 1.0})
+    assert devices.find_device(runtime) == torch.device("cuda", 0)
+
+
+def test_a_budget_of_more_than_the_card_takes_what_is_there(card: Callable[..., None]) -> None:
+    card(79.5, {})
+    assert devices.find_device(RuntimeConfig(device="cuda:0", vram_budget_gb=100)).index == 0
+
+
+def test_a_driver_that_does_not_say_who_is_quoted_so(card: Callable[..., None]) -> None:
+    card(0.5, {})
+    with pytest.raises(OutOfMemoryError, match=r"are taken; the driver does not say by whom"):
+        devices.find_device(RuntimeConfig(device="cuda:0"))
+    card(0.5, {9: None})
+    with pytest.raises(OutOfMemoryError, match=r"are taken, by pid 9\."):
+        devices.find_device(RuntimeConfig(device="cuda:0"))
+
+
+def test_without_a_driver_nobody_is_accused(
+    card: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert devices.find_device(RuntimeConfig(device="cuda:0")).index == 0
+
+
+def place(kind: str) -> Place:
+    return Place(torch.device(kind, 0) if kind == "cuda" else torch.device(kind), "fp32", False, None)
+
+
+def test_what_ended_a_run_for_want_of_memory_says_who_else_is_there(card: Callable[..., None]) -> None:
+    card(1.0, {4121: 70.0, os.getpid(): 9.0})
+    told = place("cuda").explain(OutOfMemoryError("out of memory on cuda:0 with micro-batch 1."))
+    assert str(told).startswith("out of memory on cuda:0 with micro-batch 1. On the card, 70.0 GB of 80.0 GB")
+    raw = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation")
+    assert str(place("cuda").explain(raw)).startswith(
+        "out of memory on cuda:0: CUDA out of memory. Tried to allocate 2.00 GiB. On the card, 70.0 GB"
+    )
+
+
+def test_what_has_other_causes_is_left_as_it_is(card: Callable[..., None]) -> None:
+    card(1.0, {4121: 70.0})
+    for error in (ValueError("x"), RuntimeError("shape"), ConfigError("y")):
+        assert place("cuda").explain(error) is None
+    alone = OutOfMemoryError("out of memory on cpu")
+    assert place("cpu").explain(alone) is None
+    card(79.9, {os.getpid(): 0.05})
+    assert place("cuda").explain(alone) is None
 
 
 # --- generators -----------------------------------------------------------------------------------------
