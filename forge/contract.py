@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import random
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
+HELD_OUT = "val"
+"""Metric that names the held-out loss; of a phase's checkpoints the one with the lowest is kept."""
+
 
 class Stateful(Protocol):
     """Anything whose whole state is a nested dict of tensors, numbers and strings."""
@@ -32,6 +35,20 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state: dict[str, Any], /) -> Any:
         """Take over a state that `state_dict` gave."""
+        ...
+
+
+@runtime_checkable
+class Recoverable(Stateful, Protocol):
+    """A state that can diverge: `ctx.steps` then goes back to the last checkpoint, and on more slowly."""
+
+    @property
+    def skipped_in_row(self) -> int:
+        """Updates skipped for a NaN or infinite loss or gradient since the last one that was made."""
+        ...
+
+    def slow_down(self, times: int) -> None:
+        """Learn at the rate that was lowered so many times in all; 0 is the configured one."""
         ...
 
 
@@ -98,13 +115,14 @@ class PhaseContext(Protocol):
     def steps(self, total: int, state: Stateful, *, tokens: int = 0) -> Iterator[int]:
         """Steps `k … total-1`, from the checkpointed one on; pauses, stops and checkpoints between them.
 
-        Restores `state` before the first step when this phase run is resumed. `tokens` in one step is for
-        the throughput shown to people.
+        Restores `state` before the first step when this phase run is resumed. One that is `Recoverable` is
+        taken back to the last checkpoint when it has diverged; the steps then go on from there. `tokens` in
+        one step is for the throughput shown to people.
         """
         ...
 
     def log(self, step: int, /, **metrics: float) -> None:
-        """Record metrics of a step; never blocks. NaN and infinities are kept."""
+        """Record metrics of a step, `val` the held-out loss; never blocks. NaN and infinities are kept."""
         ...
 
     def event(self, kind: str, message: str, *, step: int | None = None, level: str = "info") -> None:

@@ -117,8 +117,13 @@ class TrainingConfig(Settings):
     """Tokens of the dev split in one look; the report reads the whole test split up to `report_tokens`."""
     report_tokens: int = Field(131_072, ge=128)
     """Most tokens of the test split read for a report figure."""
-    max_skipped: int = Field(10, ge=0)
-    """Updates in a row that may be skipped for a NaN or infinite loss or gradient before the phase fails."""
+    max_skipped: int = Field(10, ge=1)
+    """Updates skipped in a row for a NaN or infinite loss or gradient, at which the phase goes back to its
+    last checkpoint with a lower learning rate."""
+    max_rollbacks: int = Field(3, ge=0)
+    """Times that a phase may go back like that before it fails."""
+    rollback_lr_factor: float = Field(0.5, gt=0, lt=1)
+    """What every learning rate of the phase is multiplied with each time."""
 
 
 class ForgeTrainingConfig(TrainingConfig):

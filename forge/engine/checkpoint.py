@@ -13,7 +13,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ class Meta:
     """What has to be the same for a resumed run to be exact, the thread count among it."""
     seconds: float
     """How long the phase had been worked on, pauses left out."""
+    scheduled: bool = False
+    """Written when it was due, and not because somebody asked: what a divergence goes back to."""
 
 
 @dataclass(frozen=True)
@@ -185,12 +187,12 @@ def load_latest(folder: Path, on_damaged: Callable[[int, str], None]) -> Checkpo
 
 def newest_runtime(folder: Path) -> Mapping[str, Any] | None:
     """`Meta.runtime` of the newest checkpoint whose manifest is whole, without reading its state."""
-    for step in steps_in(folder):
-        try:
-            return _meta(_read_manifest(step_folder(folder, step))).runtime
-        except DamagedError:
-            continue
-    return None
+    return next((meta.runtime for _, meta in _metas(folder)), None)
+
+
+def newest_scheduled(folder: Path) -> int | None:
+    """Step of the newest scheduled checkpoint, found as `newest_runtime` is."""
+    return next((step for step, meta in _metas(folder) if meta.scheduled), None)
 
 
 def set_aside(folder: Path, step: int) -> None:
@@ -208,24 +210,35 @@ def remove_leftovers(folder: Path) -> int:
     return len(leftovers)
 
 
-def rotate(folder: Path, keep: int) -> list[int]:
-    """Delete all but the newest `keep` (at least two) checkpoints; returns the steps deleted.
+def rotate(folder: Path, keep: int, also: Collection[int] = ()) -> list[int]:
+    """Delete all checkpoints but the newest `keep` (at least two) and those of `also`; the steps deleted.
 
-    What was set aside as damaged is reduced to the newest one.
+    Of a completed phase the newest is the final one. What was set aside as damaged is reduced to the newest.
     """
-    kept = finished_steps(folder)[: max(LEAST_KEPT, keep)]
+    kept = {*also, *finished_steps(folder)[: max(LEAST_KEPT, keep)]}
     gone = [step for step in steps_in(folder) if step not in kept]
     for step in gone:
-        path = step_folder(folder, step)
-        if _is_finished(path):
-            # Without its manifest it is no checkpoint any more: a crash half way leaves nothing that looks
-            # valid.
-            (path / MANIFEST).unlink()
-        durable.remove_tree(path)
+        remove(folder, step)
     damaged = sorted(entry for entry in folder.iterdir() if entry.name.startswith("damaged-"))
     for entry in damaged[:-1]:
         durable.remove_tree(entry)
     return gone
+
+
+def remove(folder: Path, step: int) -> None:
+    """Delete a checkpoint; what a crash leaves of it looks valid to nobody."""
+    path = step_folder(folder, step)
+    if _is_finished(path):
+        # Without its manifest it is no checkpoint any more.
+        (path / MANIFEST).unlink()
+    durable.remove_tree(path)
+
+
+def _metas(folder: Path) -> Iterator[tuple[int, Meta]]:
+    """What the manifests say that are whole, the newest first."""
+    for step in steps_in(folder):
+        with contextlib.suppress(DamagedError):
+            yield step, _meta(_read_manifest(step_folder(folder, step)))
 
 
 def _contents(name: str, step: int, tree: Any, tensors: Tensors) -> bytes:
@@ -248,6 +261,7 @@ def _manifest(step: int, files: Mapping[str, Any], meta: Meta) -> bytes:
         "last_steps": dict(meta.last_steps),
         "runtime": dict(meta.runtime),
         "seconds": meta.seconds,
+        "scheduled": meta.scheduled,
     }
     return json.dumps({**body, "checksum": _checksum(body)}, indent=1, allow_nan=False).encode()
 
@@ -275,7 +289,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _meta(manifest: Mapping[str, Any]) -> Meta:
     last_steps = {str(name): int(step) for name, step in manifest["last_steps"].items()}
-    return Meta(last_steps, dict(manifest["runtime"]), float(manifest["seconds"]))
+    return Meta(
+        last_steps, dict(manifest["runtime"]), float(manifest["seconds"]), bool(manifest["scheduled"])
+    )
 
 
 def _is_finished(path: Path) -> bool:

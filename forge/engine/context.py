@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 
 from forge.contract import Stateful
+from forge.engine.checkpoint import Checkpoint
 from forge.engine.generators import SeededGenerators
 from forge.engine.keeper import CannotSaveError, Keeper
 from forge.engine.pace import Stopwatch, Throughput
+from forge.engine.recovery import Recovery
 from forge.engine.scope import RunScope
 from forge.registry import CommandRow, Connection, Heartbeat, PhaseRunRow, State, edits
 
@@ -41,7 +43,8 @@ class EngineContext:
         self._keeper = Keeper(scope, run.phase, self._tell)
         self._throughput = Throughput(clock=clock)
         self._stopwatch = Stopwatch(clock)
-        self._state: Stateful | None = None
+        self._recovery: Recovery | None = None
+        """None until the steps begin."""
         self._inside = False
         """A step is being computed: no boundary."""
         self._paused = False
@@ -95,32 +98,42 @@ class EngineContext:
         Raises:
             PhaseStopped: the run was asked to stop; its checkpoint is on disk, where the disk takes it.
             CheckpointError: a checkpoint can be neither read nor kept.
+            TrainingError: it diverged too often.
         """
-        if self._state is not None:
+        if self._recovery is not None:
             raise RuntimeError(f"{self._phase}: ctx.steps can be used once in a phase run")
         self._total, self._tokens, self._status = total, tokens, ""
-        self._step = self._restore(state)
-        self._state = state
+        recovery = self._restore(state)
         self._show(State.RUNNING)
         every = self._scope.config.runtime.checkpoint_every
-        for step in range(self._step, total):
+        while self._step < total:
             if self._scope.control.pending:
                 self._obey()
             self._throughput.begin()
             self._inside = True
             try:
-                yield step
+                yield self._step
             finally:
                 self._inside = False
-            self._step, self._status = step + 1, ""
+            self._step, self._status = self._step + 1, ""
             self._beat()
             if self._step % every == 0 or self._step == total:
+                recovery.due = True
+            if recovery.lost:
+                self._go_back(recovery)
+            elif recovery.due and (not recovery.failing or self._step == total):
+                # Weights that give no finite loss are nothing to go back to: that one waits for better ones.
                 self._save()
             self._throughput.end()
         if self._scope.control.pending:
             self._obey()
 
     # --- what the runner asks -------------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self._step
 
     @property
     def seconds(self) -> float:
@@ -134,43 +147,80 @@ class EngineContext:
 
     # --- restoring and saving -------------------------------------------------------------------------
 
-    def _restore(self, state: Stateful) -> int:
+    def _restore(self, state: Stateful) -> Recovery:
+        training = getattr(self._scope.config, self._phase)
+        recovery = Recovery(self._phase, state, self.rng, training)
         found = self._keeper.restore()
-        if found is None:
-            return 0
-        state.load_state_dict(found.state["state"])
-        self.rng.load_state_dict(found.state["generators"])
-        self._stopwatch.add(found.meta.seconds)
-        return found.step
+        recovery.begin(found)
+        self._step = 0
+        if found is not None:
+            self._stopwatch.add(found.meta.seconds)
+            self._step = found.step
+        self._recovery = recovery
+        return recovery
+
+    def _go_back(self, recovery: Recovery) -> None:
+        """After a divergence: take up the last checkpoint again, or the start, and learn more slowly."""
+        at = self._step
+        recovery.require_another(at)
+        found = self._last_scheduled()
+        recovery.go_back(found)
+        self._step = 0 if found is None else found.step
+        where = "the start" if found is None else f"the checkpoint of step {self._step}"
+        training = getattr(self._scope.config, self._phase)
+        text = (
+            f"diverged: {training.max_skipped} updates in a row skipped up to step {at}; back to {where} "
+            f"with {recovery.rate:g} of the learning rate "
+            f"({recovery.times} of at most {training.max_rollbacks} times)"
+        )
+        self._tell("diverged", text, step=at, level="warning")
+        self._beat()
+        self._show(State.RUNNING)
+
+    def _last_scheduled(self) -> Checkpoint | None:
+        """Stands still as long as the disk does not let the run go back."""
+        while True:
+            try:
+                found = self._keeper.go_back()
+            except CannotSaveError as error:
+                self._hold(f"cannot go back from step {self._step}", str(error))
+            else:
+                self._end_hold("the run could go back")
+                return found
 
     def _try_save(self) -> str | None:
         """Make sure that the present step has a checkpoint; why that cannot be, else none."""
-        if self._state is None or self._keeper.saved_step == self._step:
+        if self._recovery is None or self._keeper.saved_step == self._step:
             return None
-        contents = {"state": self._state.state_dict(), "generators": self.rng.state_dict()}
         try:
-            self._keeper.save(self._step, contents, self.seconds)
+            contents, scheduled = self._recovery.contents(), self._recovery.scheduled
+            self._keeper.save(self._step, contents, self.seconds, scheduled=scheduled)
         except CannotSaveError as error:
             return str(error)
+        self._recovery.saved()
         return None
 
     def _save(self) -> None:
         """Write the checkpoint that is due; stands still as long as the disk does not take it."""
         while (problem := self._try_save()) is not None:
-            self._hold(problem)
+            self._hold(f"no checkpoint at step {self._step}", problem)
+        self._end_hold(f"the checkpoint of step {self._step} is written")
+
+    def _end_hold(self, text: str) -> None:
         if self._held is not None:
             self._held, self._status = None, ""
-            self._tell("continue", f"the checkpoint of step {self._step} is written")
+            self._tell("continue", text)
             self._go_on()
             # Somebody may have asked for a pause of their own meanwhile.
             self._obey()
 
-    def _hold(self, problem: str) -> None:
+    def _hold(self, what: str, problem: str) -> None:
         """Stand still until it is time for another try."""
+        if self._held is None:
+            self._scope.care.paused(f"{what}: {problem}")
         if self._held is None or self._retry:
             again = f"tried again every {RETRY_SECONDS:.0f} seconds, and at once when resumed"
-            text = f"no checkpoint at step {self._step}: {problem}. Paused; {again}"
-            self._tell("disk", text, level="warning")
+            self._tell("disk", f"{what}: {problem}. Paused; {again}", level="warning")
         self._held, self._status, self._retry = problem, problem, False
         self._stand_still()
         until = self._clock() + RETRY_SECONDS
@@ -225,7 +275,7 @@ class EngineContext:
                 self._scope.desk.answer(command, done=False, text=f"the run is already {word}")
 
     def _checkpoint(self, command: CommandRow) -> None:
-        if self._state is None:
+        if self._recovery is None:
             text = "nothing to save: no step was taken since the run began"
             self._scope.desk.answer(command, done=False, text=text)
             return
@@ -239,7 +289,7 @@ class EngineContext:
 
     def _where(self) -> str:
         """Where a run that stops now can go on from."""
-        if self._state is None:
+        if self._recovery is None:
             return "before its next step"
         if self._keeper.saved_step == self._step:
             return f"with a checkpoint at step {self._step}"
@@ -264,7 +314,7 @@ class EngineContext:
 
     def _show(self, state: State) -> None:
         """Bring session and phase run to a state, where they are in another."""
-        step = None if self._state is None else self._step
+        step = None if self._recovery is None else self._step
         now, total = time.time(), self._total
 
         def change(c: Connection) -> None:

@@ -205,6 +205,8 @@ class Engine:
                 return
             run.stop("the program that hosted it was closed")
             run.wait()
+        if run is not None:
+            run.settle()
         self.registry.close()
 
 

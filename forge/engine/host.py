@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from forge.config import PipelineConfig, read_frozen
 from forge.engine import checkpoint
+from forge.engine.aftercare import Aftercare
 from forge.engine.control import CommandDesk, Control
 from forge.engine.journal import Journal
 from forge.engine.lease import Lease
@@ -33,6 +34,9 @@ from forge.registry import (
     fetch,
     queries,
 )
+
+SETTLE_SECONDS, LEAVE_SECONDS = 75.0, 2.0
+"""How long a process waits at its end for cleaning up and for a person's command, and after a stop."""
 
 
 class HostedRun:
@@ -58,6 +62,7 @@ class HostedRun:
             (self._paths.metrics, registry.path),
             lambda message, level: self._journal.event("wal", message, level=level),
         )
+        self._care = Aftercare(home, registry, session, self._journal)
         self._on_end: Callable[[], None] = lambda: None
         self.outcome: State | None = None
         """The state it ended in; none while it runs."""
@@ -75,6 +80,7 @@ class HostedRun:
         except RuntimeError:
             self._registry.write(lambda c: edits.drop_lease(c, self.session.id, info.token))
             raise
+        self._care.begun()
 
     def abandon(self) -> None:
         """Give the lease back without having started."""
@@ -94,6 +100,11 @@ class HostedRun:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    def settle(self) -> bool:
+        """Wait, within bounds, for what goes with a run that has ended; whether all of it is done."""
+        # Who stopped it wants to leave.
+        return self._care.wait(LEAVE_SECONDS if self.outcome is State.STOPPED else SETTLE_SECONDS)
+
     def _run(self) -> None:
         # What stays when something ends this thread that is no Exception: nobody said how it ended.
         outcome = State.INTERRUPTED
@@ -108,6 +119,7 @@ class HostedRun:
         finally:
             self._leave()
             self.outcome = outcome
+            self._care.ended(outcome, str(self.failure or outcome))
             self._on_end()
 
     def _train(self, helpers: contextlib.ExitStack) -> State:
@@ -142,6 +154,7 @@ class HostedRun:
             control=self._control,
             desk=self._desk,
             journal=self._journal,
+            care=self._care,
         )
         return Runner(scope).run()
 

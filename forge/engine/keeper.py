@@ -6,11 +6,13 @@ after it, so that each step is logged once whatever happened.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from forge.contract import HELD_OUT
 from forge.engine import checkpoint as checkpoints
 from forge.engine.checkpoint import Checkpoint, Meta
 from forge.engine.scope import RunScope
@@ -20,6 +22,7 @@ from forge.registry import Connection, MetricsWriter, edits, fetch, queries
 
 ROOM_FOR = 2
 """Checkpoints that must fit before one is written."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Tell(Protocol):
@@ -50,20 +53,10 @@ class Keeper:
             CheckpointError: a checkpoint cannot be read now.
             MetricsStalledError: the log cannot be set back.
         """
-        scope, damaged = self._scope, []
-
-        def on_damaged(step: int, reason: str) -> None:
-            damaged.append(step)
-            text = f"checkpoint of step {step} is damaged and was skipped: {reason}"
-            self._tell("damaged", text, step=step, level="warning")
-
         checkpoints.remove_leftovers(self._folder)
-        found = checkpoints.load_latest(self._folder, on_damaged)
-        last_steps = found.meta.last_steps if found else {}
-        deleted, missing = scope.recorder.call(lambda writer: self._set_back(writer, last_steps))
-        self._scope.outbox.post(self._match_records)
+        found, damaged = self._load_latest()
+        deleted, missing = self._go_on_from(found)
         if found is not None:
-            self.saved_step = found.step
             text = f"resumed at step {found.step}; {deleted} later points dropped"
             self._tell("resume", text, step=found.step)
             if missing:
@@ -77,7 +70,26 @@ class Keeper:
             self._tell("restart", text, step=0, level="warning")
         return found
 
-    def save(self, step: int, state: dict[str, Any], seconds: float) -> None:
+    def go_back(self) -> Checkpoint | None:
+        """The newest scheduled checkpoint, with the log set back to it; what came after it is deleted.
+
+        One that somebody asked for is not gone back to: the run would depend on when that was.
+
+        Raises:
+            CannotSaveError: the disk does not let the log be set back; worth another try.
+            CheckpointError: a checkpoint cannot be read now.
+        """
+        try:
+            found, _ = self._load_latest()
+            while found is not None and not found.meta.scheduled:
+                checkpoints.remove(self._folder, found.step)
+                found, _ = self._load_latest()
+            self._go_on_from(found)
+        except (OSError, MetricsStalledError) as error:
+            raise CannotSaveError(_reason(error)) from error
+        return found
+
+    def save(self, step: int, state: dict[str, Any], seconds: float, *, scheduled: bool) -> None:
         """Write a checkpoint of `state` at `step`, and delete those that are too many.
 
         Raises:
@@ -92,15 +104,36 @@ class Keeper:
             )
         try:
             last_steps = scope.recorder.call(self._make_log_durable)
-            meta = Meta(last_steps, scope.fingerprint, seconds)
+            meta = Meta(last_steps, scope.fingerprint, seconds, scheduled)
             saved = checkpoints.save(self._folder, step, state, meta, self._require_room)
         except (OSError, MetricsStalledError) as error:
-            raise CannotSaveError(_reason(error)) from error
+            full = isinstance(error, OSError) and error.errno in _FULL
+            # Asked for only now: what it frees serves the next try.
+            raise CannotSaveError(_reason(error) + (scope.care.make_room() if full else "")) from error
         stall = time.monotonic() - began
         self.saved_step = step
         self._record(saved, self._rotate(), stall)
         size = f"{saved.bytes / 1e6:.1f} MB, {stall * 1000:.0f} ms stall"
         self._tell("checkpoint", f"checkpoint step {step} ({size})", step=step)
+
+    def _load_latest(self) -> tuple[Checkpoint | None, list[int]]:
+        """The newest checkpoint that is whole, and the steps of those that were set aside for it."""
+        damaged: list[int] = []
+
+        def on_damaged(step: int, reason: str) -> None:
+            damaged.append(step)
+            text = f"checkpoint of step {step} is damaged and was skipped: {reason}"
+            self._tell("damaged", text, step=step, level="warning")
+
+        return checkpoints.load_latest(self._folder, on_damaged), damaged
+
+    def _go_on_from(self, found: Checkpoint | None) -> tuple[int, list[str]]:
+        """Set the log back to a checkpoint; how many points that deleted, and which series lack some."""
+        last_steps = found.meta.last_steps if found else {}
+        lost = self._scope.recorder.call(lambda writer: self._set_back(writer, last_steps))
+        self._scope.outbox.post(self._match_records)
+        self.saved_step = found.step if found else -1
+        return lost
 
     def _set_back(self, writer: MetricsWriter, last_steps: Mapping[str, int]) -> tuple[int, list[str]]:
         """How many later points were deleted, and which series end before the checkpoint says."""
@@ -112,20 +145,33 @@ class Keeper:
         return writer.last_steps(self._phase)
 
     def _require_room(self, size: int) -> None:
-        free = shutil.disk_usage(self._scope.paths.root).free
-        if free < ROOM_FOR * size:
+        if self._free() >= ROOM_FOR * size:
+            return
+        waiting = self._scope.care.make_room()
+        if (free := self._free()) < ROOM_FOR * size:
             raise CannotSaveError(
                 f"{free / 1e6:.0f} MB are free where {self._scope.paths.root} is, and {ROOM_FOR} checkpoints "
-                f"need {ROOM_FOR * size / 1e6:.0f} MB"
+                f"need {ROOM_FOR * size / 1e6:.0f} MB{waiting}"
             )
+
+    def _free(self) -> int:
+        return shutil.disk_usage(self._scope.paths.root).free
 
     def _rotate(self) -> list[int]:
         try:
-            return checkpoints.rotate(self._folder, self._scope.config.runtime.keep_checkpoints)
-        except OSError as error:
+            wanted = (self._best(), checkpoints.newest_scheduled(self._folder))
+            also = [step for step in wanted if step is not None]
+            return checkpoints.rotate(self._folder, self._scope.config.runtime.keep_checkpoints, also)
+        except (OSError, MetricsStalledError) as error:
             # The new one is safe; that an old one lies about is no reason to stop.
             self._tell("rotate", f"an old checkpoint could not be deleted: {_reason(error)}", level="warning")
             return []
+
+    def _best(self) -> int | None:
+        """The checkpoint whose own step has the lowest held-out loss; of equals the newest."""
+        steps = checkpoints.finished_steps(self._folder)
+        losses = self._scope.recorder.call(lambda writer: writer.values(self._phase, HELD_OUT, steps))
+        return min(losses, key=lambda step: (losses[step], -step), default=None)
 
     def _record(self, saved: checkpoints.Saved, gone: list[int], stall: float) -> None:
         path, now = str(saved.path.relative_to(self._scope.paths.root)), time.time()

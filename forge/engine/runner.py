@@ -77,6 +77,11 @@ class Runner:
         try:
             context.status("starting")
             result = phase.run(context, inputs)
+        except Exception as error:
+            scope.journal.place = run.phase, context.step
+            if (explained := scope.place.explain(error)) is not None:
+                raise explained from error
+            raise
         finally:
             context.close()
         report = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from forge.config import PipelineConfig
+from forge.engine.aftercare import Aftercare
 from forge.engine.control import CommandDesk, Control
 from forge.engine.device import Place
 from forge.engine.journal import Flood, Journal
@@ -36,6 +37,7 @@ class RunScope:
     control: Control
     desk: CommandDesk
     journal: Journal
+    care: Aftercare
     flood: Flood = field(default_factory=Flood)
 
     @cached_property

@@ -60,6 +60,17 @@ class ForgeTrainer:
         return held_out.bits_per_byte(self.student, "dev", self.forging.eval_tokens)
 
     @property
+    def skipped_in_row(self) -> int:
+        """See `Recoverable.skipped_in_row`; one that has lost its way makes the other useless."""
+        beside = self._control_trainer.skipped_in_row if self._control_trainer else 0
+        return max(self._trainer.skipped_in_row, beside)
+
+    def slow_down(self, times: int) -> None:
+        """See `Recoverable.slow_down`; the control is one only at the same learning rate."""
+        for trainer in filter(None, (self._trainer, self._control_trainer)):
+            trainer.slow_down(times)
+
+    @property
     def skipped_total(self) -> int:
         """Updates of the student that were skipped for a NaN or infinite gradient."""
         return self._trainer.skipped_total

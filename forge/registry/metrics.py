@@ -7,6 +7,7 @@ training thread waits up to 5 ms to have it back: one row a statement (`executem
 
 from __future__ import annotations
 
+import json
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -106,6 +107,13 @@ class MetricsWriter:
             WHERE phase = ? LIMIT ?"""
         rows = fetch(self._connection, Query(sql, [clean(phase), MAX_LIMIT], lambda row: row))
         return {name: step for name, step in rows if step is not None}
+
+    def values(self, phase: str, name: str, steps: Sequence[int]) -> dict[int, float]:
+        """The finite values of a series at those of the steps that have one."""
+        sql = """SELECT step, value FROM point JOIN series ON series.id = series_id
+            WHERE phase = ? AND name = ? AND kind = 0 AND step IN (SELECT value FROM json_each(?)) LIMIT ?"""
+        params = [clean(phase), clean(name), json.dumps([integer(step) for step in steps]), MAX_LIMIT]
+        return dict(fetch(self._connection, Query(sql, params, lambda row: (row[0], row[1]))))
 
     def rewind(self, phase: str, last_steps: Mapping[str, int]) -> int:
         """Delete what was logged after a checkpoint, durably; the log goes on from there.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from forge import units
 from forge.home import Home
-from forge.registry import Registry, edits
+from forge.registry import Registry
 from forge.retention.decisions import decide
 from forge.retention.policy import SessionCleanupPolicy
 from forge.retention.purge import Purged, expired, purge
@@ -56,7 +56,6 @@ def sweep(
     policy: SessionCleanupPolicy,
     *,
     now: float,
-    tell: str | None = None,
     actor: str = ACTOR,
 ) -> Swept:
     """Reconcile, delete what is past its grace period, and trash what the policy says.
@@ -66,7 +65,6 @@ def sweep(
         registry: its registry.
         policy: the limits.
         now: the time.
-        tell: a session that gets an event about it, the one that has just ended.
         actor: who is written down in the audit.
 
     Raises:
@@ -80,10 +78,7 @@ def sweep(
     purged = purge(home, registry, old, actor=actor, now=now) if old else None
     plan = decide(survey(home, registry), policy, now)
     outcome = execute(home, registry, plan, actor=actor, now=now) if plan.to_trash else None
-    swept = Swept(reconciled, purged, outcome)
-    if tell is not None and (message := swept.sentence()):
-        registry.write(lambda c: edits.add_event(c, tell, kind="cleanup", message=message, now=now))
-    return swept
+    return Swept(reconciled, purged, outcome)
 
 
 def _sessions(count: int) -> str:

@@ -20,7 +20,9 @@ _MARKS = {
     "resume": ("⟲", False),
     "phase": ("│", False),
     "oom": ("!", True),
-    "diverged": ("!", True),
+    "skipped": ("!", True),
+    "diverged": ("⟲", True),
+    "disk": ("!", True),
     "error": ("✗", True),
 }
 

@@ -19,6 +19,7 @@ import torch
 from forge.config import ModelConfig, PipelineConfig
 from forge.contract import LoadedModel, PhaseContext, PhaseResult, ProducedModel
 from forge.engine import Engine
+from forge.engine.aftercare import Aftercare
 from forge.engine.context import EngineContext
 from forge.engine.control import CommandDesk, Control
 from forge.engine.device import prepare
@@ -159,6 +160,7 @@ class Rig:
         self.paths: SessionPaths = engine.home.session(session_id)
         self.control: Control = Control()
         self.clock = Clock()
+        self.config = counting_config()
         self.scope: RunScope
         self.desk: CommandDesk
         self.stopwatch_seconds = 0.0
@@ -183,7 +185,7 @@ class Rig:
         self.desk = CommandDesk(self.registry, outbox, self.session_id, LEASE, self.control)
         self.scope = RunScope(
             session_id=self.session_id,
-            config=counting_config(),
+            config=self.config,
             paths=self.paths,
             cache=self.engine.home.cache,
             registry=self.registry,
@@ -197,6 +199,7 @@ class Rig:
             control=self.control,
             desk=self.desk,
             journal=journal,
+            care=Aftercare(self.engine.home, self.registry, self.session, journal, self.clock),
         )
         return self.scope
 

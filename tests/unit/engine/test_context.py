@@ -598,6 +598,45 @@ def test_an_old_checkpoint_that_cannot_be_deleted_stops_nothing(
     assert rig.checkpoints()[-2:] == [8, 12]
 
 
+@pytest.mark.parametrize(
+    ("held_out", "kept"),
+    [
+        ({4: 1.0, 8: 2.0, 12: 3.0, 16: 4.0}, [4, 12, 16]),  # the best is old
+        ({4: 3.0, 8: 1.0, 12: 1.0, 16: 2.0}, [12, 16]),  # of equals the newest
+        ({4: 4.0, 8: 3.0, 12: 2.0, 16: 1.0}, [12, 16]),  # the final one is the best
+        ({4: math.nan, 8: -math.inf, 12: 9.0, 16: math.nan}, [12, 16]),  # no number is no measurement
+        (
+            {5: 0.5, 8: 2.0, 12: 3.0, 16: 4.0},
+            [8, 12, 16],
+        ),  # what no checkpoint was measured at is no candidate
+        ({}, [12, 16]),  # nothing was measured
+    ],
+)
+def test_the_last_ones_and_the_best_are_kept(rig: Rig, held_out: dict[int, float], kept: list[int]) -> None:
+    def during(ctx: PhaseContext, step: int) -> None:
+        if step + 1 in held_out:
+            ctx.log(step + 1, val=held_out[step + 1])
+
+    with rig.attempt() as ctx:
+        drive(ctx, Counting(during, steps=16))
+    assert rig.checkpoints() == kept
+    folder = rig.paths.checkpoints("pretrain")
+    assert sorted(path.name for path in folder.iterdir()) == [f"step-{step:08d}" for step in kept]
+
+
+def test_the_best_is_known_after_a_resume(rig: Rig) -> None:
+    def during(ctx: PhaseContext, step: int) -> None:
+        ctx.log(step + 1, val=float(step))
+        if step == 13:
+            raise KilledError
+
+    with pytest.raises(KilledError), rig.attempt() as ctx:
+        drive(ctx, Counting(during, steps=20))
+    with rig.attempt() as ctx:
+        drive(ctx, Counting(lambda ctx, step: ctx.log(step + 1, val=float(step)), steps=20))
+    assert rig.checkpoints() == [4, 16, 20]
+
+
 def test_a_session_folder_that_is_gone_fails_clearly_and_is_not_made_again(rig: Rig) -> None:
     with (
         pytest.raises(CheckpointError, match=r"is gone, so nothing can be saved there"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from forge.errors import RegistryError
-from forge.registry import Registry, State, TrashRow, cleanup, edits, queries
+from forge.registry import Registry, State, TrashRow, cleanup, edits
 from forge.registry.sqlite import one_value
 from forge.retention import Purged, SessionCleanupPolicy, execute, expired, plan, purge, sweep, undo
 from forge.retention.policy import DAY
@@ -172,21 +172,18 @@ def test_the_grace_period(world: World) -> None:
 
 def test_a_sweep_trashes_and_deletes_only_after_the_grace_period(world: World) -> None:
     old, young = world.add(1, days=40), world.add(2)
-    swept = sweep(world.home, world.registry, POLICY, now=NOW, tell=young)
+    swept = sweep(world.home, world.registry, POLICY, now=NOW)
     assert swept.purged is None
     assert world.states() == {old: State.TRASHED, young: State.COMPLETED}
-    event = world.registry.fetch(queries.latest_events(young, 1))[0]
-    assert event.kind == "cleanup"
-    assert event.message == swept.sentence()
-    assert event.message.startswith("cleanup moved 1 session (")
-    assert "to the trash: s1 (ended 40 d ago, the limit is 30 days)" in event.message
+    sentence = swept.sentence() or ""
+    assert sentence.startswith("cleanup moved 1 session (")
+    assert "to the trash: s1 (ended 40 d ago, the limit is 30 days)" in sentence
     assert world.registry.fetch(cleanup.audit(1))[0].actor == "retention.auto"
-    quiet = sweep(world.home, world.registry, POLICY, now=NOW + 6 * DAY, tell=young)
+    quiet = sweep(world.home, world.registry, POLICY, now=NOW + 6 * DAY)
     assert quiet.sentence() is None
-    later = sweep(world.home, world.registry, POLICY, now=NOW + 7 * DAY, tell=young)
+    later = sweep(world.home, world.registry, POLICY, now=NOW + 7 * DAY)
     assert "deleted 1 session that had been in the trash" in (later.sentence() or "")
     assert world.states() == {young: State.COMPLETED}
-    assert len(world.registry.fetch(queries.latest_events(young, 10))) == 3
     world.agree()
 
 
