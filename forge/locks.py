@@ -1,7 +1,7 @@
 """Locks that say "somebody is at work here": a `flock`, which the kernel drops with its holder.
 
 Nothing is ever read from a lock file or written to it here: held or free is all that counts. A session's
-folder itself is what an export locks, shared, while it reads the models; its `lease` is whoever runs it.
+folder itself is what whoever reads its models locks, shared; its `lease` is whoever runs it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from forge.home import MARKER
 
 _ATTEMPTS = 5
 _RETRY_SECONDS = 0.02
@@ -34,6 +36,23 @@ def hold(path: Path, *, shared: bool = False) -> Iterator[bool]:
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Keep cleanup from taking the session whose model is read, while the block lasts.
+
+    A path that lies in no session needs nothing. Where cleanup was quicker, there is nothing to read.
+
+    Raises:
+        OSError: the session's folder cannot be opened.
+    """
+    with ExitStack() as held:
+        for folder in Path(os.path.realpath(path)).parents:
+            if (folder / MARKER).is_file():
+                held.enter_context(hold(folder, shared=True))
+                break
+        yield
 
 
 def is_held(path: Path) -> bool:

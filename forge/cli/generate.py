@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from forge import units
+from forge import locks, units
 from forge.cli.console import put_json, put_text, say
 from forge.cli.home import engine_of
 from forge.errors import CheckpointError, NotFoundError
@@ -47,7 +47,8 @@ def generate(model: str | None, prompt: str, home: Path | None, sampling: Sampli
     folder, label = _find(model, prompt, home)
     seed = secrets.randbits(32) if sampling.seed is None else sampling.seed
     text = sys.stdin.read() if prompt == "-" else prompt
-    decoder, tokenizer = _load(folder)
+    with locks.reading(folder):
+        decoder, tokenizer = _load(folder)
     pieces = _Pieces(decoder, tokenizer, text, sampling, seed)
     began = time.monotonic()
     if json:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from forge import locks
 from forge.errors import MergeError
 from forge.header import Entry
 from forge.merge.codec import EXACT, STORED
@@ -45,7 +47,9 @@ class Checkpoint:
         """
         self.path = path
         self.files: list[TensorFile] = []
+        self._held = ExitStack()
         try:
+            self._held.enter_context(locks.reading(path))
             self._where = self._open()
             self.config = self._json(CONFIG)
             self.card = self._json(CARD) or {}
@@ -68,6 +72,7 @@ class Checkpoint:
         for file in self.files:
             file.close()
         self.files = []
+        self._held.close()
 
     @property
     def tensors(self) -> Mapping[str, Entry]:

@@ -35,6 +35,22 @@ def test_shared_ones_keep_out_who_wants_it_alone(tmp_path: Path) -> None:
     assert not locks.is_used(tmp_path)
 
 
+def test_a_model_that_is_read_keeps_its_session(tmp_path: Path) -> None:
+    session = tmp_path / "sessions" / "01J00000000000000000000001"
+    model = session / "models" / "m"
+    model.mkdir(parents=True)
+    with locks.reading(model):
+        assert not locks.is_used(session)
+    (session / "session.yaml").touch()
+    linked = tmp_path / "link"
+    linked.symlink_to(model)
+    for path in (model, model / "model.safetensors", linked):
+        with locks.reading(path):
+            assert locks.is_used(session)
+            assert not locks.is_held(session)
+        assert not locks.is_used(session)
+
+
 def test_who_only_looks_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "lock"
     path.touch()

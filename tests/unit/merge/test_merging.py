@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
 
-from forge import durable
+from forge import durable, locks
 from forge.config import ModelConfig
 from forge.errors import ConfigError, MergeError
 from forge.merge import METHODS, Group, blocks, check_recipe, merge, merging
@@ -504,6 +504,15 @@ def test_memory_is_used_again() -> None:
             (tensor,) = reader.group(planned, 0).tensors
             reader_memory.add(tensor.__array_interface__["data"][0])
     assert len(reader_memory) == 1
+
+
+def test_a_parent_that_lies_in_a_session_is_kept_from_cleanup() -> None:
+    session = Path("sessions") / "01J00000000000000000000001"
+    write_model(session / "models" / "m", {"w": drawn(0, (4,))})
+    (session / "session.yaml").touch()
+    with Checkpoint(session / "models" / "m"):
+        assert locks.is_used(session)
+    assert not locks.is_used(session)
 
 
 def recipes() -> Iterator[tuple[str, dict[str, Any]]]:
