@@ -16,6 +16,7 @@ from forge.cli.clean import CLEAN_EXAMPLES, clean
 from forge.cli.config import config_app
 from forge.cli.console import put
 from forge.cli.exits import EXIT_CODES, ends
+from forge.cli.labels import LABEL_COMMANDS
 from forge.cli.options import Home, Json, Overrides, Quiet, Session, Source, Wait
 from forge.cli.trash import trash_app
 from forge.streams import guard
@@ -180,7 +181,7 @@ examples:
 @ends
 def sessions(
     search: Annotated[
-        str, typer.Option("--search", metavar="TEXT", help="In name, id, preset or note.")
+        str, typer.Option("--search", metavar="TEXT", help="In name, id, preset, note, state or tags.")
     ] = "",
     state: Annotated[
         list[str] | None,
@@ -333,3 +334,5 @@ def doctor(json: Json = False, home: Home = None) -> int:
 
 
 app.command(epilog=CLEAN_EXAMPLES)(clean)
+for command, examples in LABEL_COMMANDS.items():
+    app.command(epilog=examples)(command)

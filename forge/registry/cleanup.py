@@ -93,14 +93,26 @@ def audit(limit: int, session_id: str | None = None) -> Query[AuditRow]:
     return Query(sql, [clean_or_none(session_id), bounded(limit)], _read_audit)
 
 
-def set_tags(c: Connection, session_id: str, tags: Collection[str], now: float) -> None:
-    """Replace the tags of a session; blanks around a tag do not count, and an empty one is none."""
+def tags(session_ids: Collection[str]) -> Query[tuple[str, str]]:
+    """Pairs of session and tag, of these sessions, by session and tag."""
+    sql = """SELECT session_id, tag FROM session_tag WHERE session_id IN (SELECT value FROM json_each(?))
+        ORDER BY session_id, tag LIMIT ?"""
+    ids = json.dumps([clean(session_id) for session_id in session_ids])
+    return Query(sql, [ids, MAX_LIMIT], lambda row: (str(row[0]), str(row[1])))
+
+
+def set_tags(c: Connection, session_id: str, tags: Collection[str], now: float | None = None) -> None:
+    """Replace the tags of a session; blanks around a tag do not count, and an empty one is none.
+
+    Without a time it does not count as a change of the session: its age stays what it is.
+    """
     session = get_session(c, session_id)
     kept = {clean(tag).strip() for tag in tags} - {""}
     c.execute("DELETE FROM session_tag WHERE session_id = ?", [session.id])
     for tag in sorted(kept):
         c.execute("INSERT INTO session_tag VALUES (?, ?)", [session.id, tag])
-    c.execute("UPDATE session SET updated_at = ? WHERE id = ?", [now, session.id])
+    if now is not None:
+        c.execute("UPDATE session SET updated_at = ? WHERE id = ?", [now, session.id])
 
 
 def add_audit(

@@ -80,9 +80,12 @@ def _matching(search: str, states: Collection[State]) -> tuple[str, list[Any]]:
         condition, params = "state <> ?", [str(State.TRASHED)]
     if search:
         pattern = f"%{like(search)}%"
-        fields = ("id", "name", "preset", "note")
-        condition += " AND (" + " OR ".join(f"{field} LIKE ? ESCAPE '\\'" for field in fields) + ")"
-        params += [pattern] * len(fields)
+        found = [f"{field} LIKE ? ESCAPE '\\'" for field in ("id", "name", "preset", "note", "state")]
+        found.append(
+            "EXISTS (SELECT 1 FROM session_tag WHERE session_id = session.id AND tag LIKE ? ESCAPE '\\')"
+        )
+        condition += f" AND ({' OR '.join(found)})"
+        params += [pattern] * len(found)
     return condition, params
 
 
@@ -97,7 +100,7 @@ def sessions(
 ) -> Query[SessionRow]:
     """One page of sessions; trashed ones only when `states` asks for them.
 
-    `search` is looked for in id, name, preset and note, without regard to case (ASCII).
+    `search` is looked for in id, name, preset, note, state and tags, without regard to case (ASCII).
     """
     condition, params = _matching(search, states)
     direction = "DESC" if descending else "ASC"

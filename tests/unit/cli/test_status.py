@@ -101,7 +101,7 @@ def test_sessions_are_a_table_newest_first(forge: Forge, home: Home) -> None:
     add(home, "first", State.STOPPED, note="evil\x1b[2J\nnote")
     add(home, "second")
     heads, *rows = forge("sessions").out.splitlines()
-    assert heads.split() == ["NAME", "STATE", "PRESET", "PHASE", "CREATED", "CHANGED", "NOTE"]
+    assert heads.split() == ["NAME", "STATE", "PRESET", "PHASE", "CREATED", "CHANGED", "LABELS", "NOTE"]
     assert [row.split()[0] for row in rows] == ["second", "first"]
     assert rows[1].endswith("evil\\x1b[2J\\nnote")
 
