@@ -12,11 +12,12 @@ from forge.registry.lifecycle import State
 from forge_tui.state import Context
 
 DASHBOARD, SESSIONS, NEW, HELP, QUIT, CONFIRM = "dashboard", "sessions", "new", "help", "quit", "confirm"
+CLEANUP = "cleanup"
 MAIN = (DASHBOARD, SESSIONS)
-EVERYWHERE = (DASHBOARD, SESSIONS, NEW)
-LISTS = (DASHBOARD, SESSIONS, HELP)
+EVERYWHERE = (DASHBOARD, SESSIONS, NEW, CLEANUP)
+LISTS = (DASHBOARD, SESSIONS, CLEANUP, HELP)
 
-SCREEN_TITLES = {DASHBOARD: "dashboard", SESSIONS: "sessions", NEW: "new session"}
+SCREEN_TITLES = {DASHBOARD: "dashboard", SESSIONS: "sessions", NEW: "new session", CLEANUP: "cleanup"}
 
 WhyNot = Callable[[Context], str | None]
 
@@ -74,6 +75,54 @@ def _can_start(context: Context) -> str | None:
     return reason
 
 
+def _can_pin(context: Context) -> str | None:
+    reason = _needs_control(context)
+    if reason is None and context.state is None:
+        reason = "there is no session under the cursor"
+    return reason
+
+
+def _can_tidy(context: Context) -> str | None:
+    reason = _needs_control(context)
+    if reason is None and context.cleaning.busy:
+        reason = "sessions are just being moved or deleted; a moment"
+    return reason
+
+
+def _can_clean(context: Context) -> str | None:
+    now = context.cleaning
+    if (reason := _can_tidy(context)) is not None:
+        return reason
+    if now.refused:
+        return "the policy has a problem; its reason stands beside the field"
+    if now.looking:
+        return "the plan is just being made; a moment"
+    return None if now.going else "there is nothing to clean; every session says why it stays"
+
+
+def _can_undo(context: Context) -> str | None:
+    now = context.cleaning
+    if (reason := _can_tidy(context)) is not None:
+        return reason
+    if not now.trashed:
+        return "the trash is empty, so there is nothing to bring back"
+    if now.part != "trash" and not now.undoable:
+        return "nothing was cleaned up here yet; tab goes to the trash, u there brings a session back"
+    return None
+
+
+def _can_purge(context: Context) -> str | None:
+    reason = _can_empty(context)
+    if reason is None and context.cleaning.part != "trash":
+        reason = "tab goes to the trash; D there deletes the session under the cursor for good"
+    return reason
+
+
+def _can_empty(context: Context) -> str | None:
+    reason = _can_tidy(context)
+    return "the trash is empty" if reason is None and not context.cleaning.trashed else reason
+
+
 def _has_phases(context: Context) -> str | None:
     return None if context.phases else "there are no phases to look at yet"
 
@@ -100,6 +149,8 @@ class Action:
         """The title for the present state."""
         if self.id == "run.pause" and context.state is State.PAUSED:
             return "resume"
+        if self.id == "session.pin" and context.pinned:
+            return "unpin"
         return self.title
 
 
@@ -138,10 +189,28 @@ ACTIONS: tuple[Action, ...] = (
        "Give the whole screen to the pane in focus, or take it back.", bar=8, when=_needs_session),
     _a("chart.log", "y", "log axis", (DASHBOARD,),
        "Switch the loss axis between linear and logarithmic.", bar=11, when=_needs_session),
-    _a("list.open", "enter", "open", (SESSIONS,),
+    _a("cleanup.execute", "x", "clean up", (CLEANUP,),
+       "Move what the plan says to the trash, after a question.", bar=1, when=_can_clean),
+    _a("cleanup.undo", "u", "undo", (CLEANUP,),
+       "Bring back the session under the cursor of the trash; from the plan, all that the last cleanup took.",
+       bar=1, when=_can_undo),
+    _a("trash.empty", "E", "empty trash", (CLEANUP,),
+       "Delete everything in the trash for good, after a question, and free its room.", bar=2,
+       when=_can_empty),
+    _a("trash.purge", "D", "delete", (CLEANUP,),
+       "Delete the session under the cursor of the trash for good, after a question.", bar=2,
+       when=_can_purge),
+    _a("policy.edit", "e", "policy", (CLEANUP,),
+       "Change the policy; the plan follows as you type. An empty field means no limit.", bar=1),
+    _a("part.next", "tab", "next part", (CLEANUP,), "From the plan to the trash, to the policy, and round.",
+       bar=1),
+    _a("part.previous", "shift+tab", "part before", (CLEANUP,), "The other way round."),
+    _a("session.pin", "p", "pin", (SESSIONS, CLEANUP),
+       "Pin the session under the cursor, so that no cleanup takes it, or let it go.", bar=9, when=_can_pin),
+    _a("list.open", "enter", "open", (SESSIONS, CLEANUP),
        "Open the session under the cursor on the dashboard.", bar=2, when=_needs_session),
     _a("list.filter", "slash", "filter", (SESSIONS,),
-       "Show only sessions whose name, note or preset contains a text.", bar=5),
+       "Show only sessions with a text in their name, note, preset, state or tags.", bar=5),
     _a("list.sort", "o", "sort", (SESSIONS,), "Sort another way.", bar=6),
     _a("list.down", "j down", "down", LISTS, "Down one line."),
     _a("list.up", "k up", "up", LISTS, "Up one line."),
@@ -155,8 +224,10 @@ ACTIONS: tuple[Action, ...] = (
     _a("form.previous", "shift+tab up", "previous field", (NEW,), "Go to the field before."),
     _a("form.right", "right", "next choice", (NEW,), "Take the next preset, when that field is in focus."),
     _a("form.left", "left", "choice before", (NEW,), "Take the preset before."),
-    _a("go.sessions", "L", "sessions", (DASHBOARD,), "Go to the list of all sessions.", bar=6),
-    _a("go.dashboard", "d escape", "dashboard", (SESSIONS,), "Go back to the dashboard.", bar=3),
+    _a("go.sessions", "L", "sessions", (DASHBOARD, CLEANUP), "Go to the list of all sessions.", bar=6),
+    _a("go.cleanup", "C", "cleanup", MAIN,
+       "Go to the cleanup: what may go, what would go now, and the trash.", bar=12),
+    _a("go.dashboard", "d escape", "dashboard", (SESSIONS, CLEANUP), "Go back to the dashboard.", bar=3),
     _a("go.back", "escape", "back", (NEW,), "Leave without making a session.", bar=4),
     _a("go.help", "question_mark f1", "help", EVERYWHERE, "Show what every key does here.", bar=7),
     _a("go.palette", "ctrl+p", "commands", EVERYWHERE, "Find an action by its name."),

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from textual.message_pump import MessagePump
 
     from forge.config import PipelineConfig
+    from forge.registry import Connection
     from forge_tui.screens.sessions import SessionsScreen
 
 RECONCILE_SECONDS = 5.0
@@ -126,6 +127,8 @@ class ForgeApp(Shell):
                 self.post_message(SnapshotTaken(snapshot))
         elif isinstance(screen, MainScreen) and screen.NAME == "sessions":
             await self._look_at_list(screen)
+        elif isinstance(screen, MainScreen):
+            await screen.look()
         self._reconcile_sometimes()
 
     async def _look_at_list(self, screen: MainScreen) -> None:
@@ -213,6 +216,12 @@ class ForgeApp(Shell):
 
         self._go_to(SessionsScreen)
 
+    def open_cleanup(self) -> None:
+        """Show the policy, the plan that it makes, and the trash."""
+        from forge_tui.screens.cleanup import CleanupScreen
+
+        self._go_to(CleanupScreen)
+
     def open_form(self) -> None:
         """Show the form for a new session."""
         from forge_tui.screens.new import NewSessionScreen
@@ -258,6 +267,20 @@ class ForgeApp(Shell):
     def start(self, config: PipelineConfig, name: str | None) -> None:
         """Make a session and run it here."""
         self._ask("start", partial(_start, config, name))
+
+    def change(self, edit: Callable[[Connection], object]) -> None:
+        """Change something in the registry, such as a pin."""
+        self._ask("change", partial(_change, edit))
+
+    def ask(self, call: str, work: Callable[[EnginePort], None]) -> bool:
+        """Do something with the engine in a thread; false while the call before is not answered yet."""
+        free = not self.is_busy(call)
+        self._ask(call, work)
+        return free
+
+    def is_busy(self, call: str) -> bool:
+        """Whether a call was not answered yet."""
+        return call in self._busy
 
     def _ask(self, call: str, work: Callable[[EnginePort], str | None]) -> None:
         if call in self._busy or self._engine is None:
@@ -350,6 +373,10 @@ class ForgeApp(Shell):
 def _request(session_id: str, kind: str, engine: EnginePort) -> str | None:
     engine.request(session_id, kind)
     return session_id
+
+
+def _change(edit: Callable[[Connection], object], engine: EnginePort) -> None:
+    engine.registry.write(edit)
 
 
 def _resume(session_id: str, engine: EnginePort) -> str | None:

@@ -6,10 +6,16 @@ Textual writes its own bookkeeping into a message, so the classes are not frozen
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from textual.message import Message
 
+from forge.registry.rows import SessionRow
 from forge_tui.state import Page, Snapshot
+
+if TYPE_CHECKING:
+    from forge.retention import Plan
+    from forge_tui.services.cleanup import Found
 
 
 @dataclass
@@ -27,7 +33,7 @@ class SnapshotTaken(Message):
 class PageRead(Message):
     """Part of the list of sessions was read."""
 
-    page: Page
+    page: Page[SessionRow]
 
     def can_replace(self, message: Message) -> bool:
         """Only the newest page counts."""
@@ -52,6 +58,32 @@ class DraftChecked(Message):
     seconds: float | None
     """Estimated duration, measured in an earlier session; none when none is comparable."""
     measured_in: str | None
+
+
+@dataclass
+class HomeSeen(Message):
+    """A look at all sessions, their folders, the trash and the disk ended."""
+
+    found: Found | None
+    problem: str | None = None
+    """Why nothing was found."""
+
+
+@dataclass
+class PlanMade(Message):
+    """A cleanup policy was tried on what was seen."""
+
+    number: int
+    plan: Plan
+
+
+@dataclass
+class CleanupDone(Message):
+    """Sessions were moved to the trash, brought back, or deleted for good."""
+
+    sentences: tuple[str, ...]
+    undoable: tuple[str, ...]
+    """Ids of sessions that the last cleanup here took and that are still in the trash."""
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from forge.config import PipelineConfig
+    from forge.registry import Registry
 
 Clock = Callable[[], float]
 """Seconds since the epoch."""
@@ -20,6 +21,11 @@ wall_clock: Clock = time.time
 
 class EnginePort(Protocol):
     """Start, steer and stop sessions."""
+
+    @property
+    def registry(self) -> Registry:
+        """The registry, to be changed through this process's one writing thread."""
+        ...
 
     def create(self, config: PipelineConfig, name: str | None = None) -> str:
         """Make a new session and return its id; nothing runs yet."""

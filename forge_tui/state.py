@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from forge.registry.lifecycle import LIVE, RESUMABLE, State
 from forge.registry.rows import CommandRow, EventRow, Heartbeat, PhaseRunRow, SessionRow
@@ -15,6 +15,8 @@ from forge_tui.charts.series import EMPTY, SeriesView
 
 SYSTEM = "system"
 """Name under which the sampler logs the machine's load; its steps are unix milliseconds."""
+
+R = TypeVar("R")
 
 STALE_SECONDS = 20.0
 """A live run whose heartbeat is older than this is said to hang."""
@@ -74,6 +76,26 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Cleaning:
+    """What decides which actions make sense on the cleanup screen."""
+
+    part: str = "plan"
+    """Which part is in focus: `policy`, `plan` or `trash`."""
+    refused: bool = False
+    """The policy has a problem."""
+    looking: bool = False
+    """The plan is just being made."""
+    busy: bool = False
+    """Sessions are just being moved or deleted."""
+    going: int = 0
+    """Sessions that the plan moves to the trash."""
+    undoable: int = 0
+    """Sessions that went into the trash by the last cleanup here."""
+    trashed: int = 0
+    """Sessions in the trash."""
+
+
+@dataclass(frozen=True)
 class Context:
     """What decides which actions make sense now."""
 
@@ -92,6 +114,8 @@ class Context:
     """The form on the screen can be started."""
     starting: bool = False
     """Somebody took the lease but the run has not begun yet."""
+    pinned: bool = False
+    cleaning: Cleaning = Cleaning()
 
     @property
     def live(self) -> bool:
@@ -105,10 +129,10 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Page:
-    """Part of the list of sessions."""
+class Page(Generic[R]):
+    """Part of a list, such as that of all sessions."""
 
-    rows: tuple[SessionRow, ...] = ()
+    rows: tuple[R, ...] = ()
     offset: int = 0
     total: int = 0
     query: ListQuery | None = None

@@ -13,7 +13,7 @@ from forge.retention.purge import Purged, expired, purge
 from forge.retention.reconcile import Reconciled, reconcile
 from forge.retention.survey import Subject, Survey, survey
 from forge.retention.sweep import Swept, sweep
-from forge.retention.trash import Outcome, execute, undo
+from forge.retention.trash import Outcome, Undone, execute, undo, undo_all
 
 __all__ = [
     "GRACE_DAYS",
@@ -26,6 +26,7 @@ __all__ = [
     "Subject",
     "Survey",
     "Swept",
+    "Undone",
     "Verdict",
     "decide",
     "execute",
@@ -36,6 +37,7 @@ __all__ = [
     "survey",
     "sweep",
     "undo",
+    "undo_all",
 ]
 
 

@@ -6,11 +6,12 @@ its folder are locked: what the plan saw may have changed since.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from forge import locks
-from forge.errors import ForgeError
+from forge.errors import ForgeError, RegistryError
 from forge.home import Home
 from forge.registry import Connection, Registry, SessionRow, cleanup, fetch, queries
 from forge.registry.lookup import require
@@ -33,6 +34,16 @@ class Outcome:
     def bytes(self) -> int:
         """Size of what is in the trash now and was not before; the disk has it back when it is purged."""
         return sum(decision.bytes for decision in self.trashed)
+
+
+@dataclass(frozen=True)
+class Undone:
+    """What came back from the trash."""
+
+    sessions: tuple[SessionRow, ...]
+    """Those that were asked for and those that they descend from, in the order in which they came back."""
+    skipped: tuple[tuple[str, str], ...]
+    """Ids of sessions that stay in the trash, each with the reason."""
 
 
 class _StaysError(Exception):
@@ -72,17 +83,46 @@ def undo(home: Home, registry: Registry, session_id: str, *, actor: str, now: fl
     """
     with alone(home):
         repair(home, registry, now)
-        row = registry.write(
-            lambda c: require(c, cleanup.trashed(session_id), f"session {session_id} in the trash")
+        return _undo(home, registry, session_id, actor, now)
+
+
+def undo_all(home: Home, registry: Registry, session_ids: Sequence[str], *, actor: str, now: float) -> Undone:
+    """Bring several sessions back; one that cannot come stays in the trash, with the reason.
+
+    Raises:
+        ForgeError: another process is cleaning up.
+        RegistryError: the registry cannot be written; what came back until then is whole.
+    """
+    back: dict[str, SessionRow] = {}
+    skipped: list[tuple[str, str]] = []
+    with alone(home):
+        repair(home, registry, now)
+        for session_id in session_ids:
+            if session_id in back:
+                continue
+            try:
+                back |= {row.id: row for row in _undo(home, registry, session_id, actor, now)}
+            except RegistryError:
+                raise
+            except OSError as error:
+                skipped.append((session_id, f"{error.filename}: {error.strerror}"))
+            except ForgeError as error:
+                skipped.append((session_id, str(error)))
+    return Undone(tuple(back.values()), tuple(skipped))
+
+
+def _undo(home: Home, registry: Registry, session_id: str, actor: str, now: float) -> list[SessionRow]:
+    row = registry.write(
+        lambda c: require(c, cleanup.trashed(session_id), f"session {session_id} in the trash")
+    )
+    if not folders.is_there(folders.place(home.trash, row.session_id)):
+        raise ForgeError(
+            f"the files of {row.name} are gone from {home.trash}, so it cannot be brought back. "
+            f"Put them back from a copy, or delete what is left of it: forge trash empty."
         )
-        if not folders.is_there(folders.place(home.trash, row.session_id)):
-            raise ForgeError(
-                f"the files of {row.name} are gone from {home.trash}, so it cannot be brought back. "
-                f"Put them back from a copy, or delete what is left of it: forge trash empty."
-            )
-        kin = registry.fetch(cleanup.trashed_ancestors(row.session_id))
-        there = [i for i in kin if folders.is_there(folders.place(home.trash, i))]
-        return [_restore(home, registry, i, actor, now) for i in [*there, row.session_id]]
+    kin = registry.fetch(cleanup.trashed_ancestors(row.session_id))
+    there = [i for i in kin if folders.is_there(folders.place(home.trash, i))]
+    return [_restore(home, registry, i, actor, now) for i in [*there, row.session_id]]
 
 
 def _trash(

@@ -13,7 +13,7 @@ from forge_tui.text import Part, compose, cut, pad, safe
 _STATE, _PRESET, _PHASE, _CHANGED = 16, 12, 14, 9
 
 
-def head(page: Page, width: int) -> Text:
+def head(page: Page[SessionRow], width: int) -> Text:
     """How many sessions, in which order, under which filter."""
     query = page.query
     parts: list[Part] = [(" sessions", "key"), (" · ", "faint")]
@@ -39,7 +39,11 @@ def row_line(row: SessionRow, width: int, chosen: bool, now: float) -> Text:
     line = _line(
         width,
         compose((f" {sign} {row.state}", words.INKS[row.state])),
-        compose((row.name, "value"), (f"  {row.note}" if row.note else "", "faint")),
+        compose(
+            (row.name, "value"),
+            ("  pinned" if row.pinned else "", "accent"),
+            (f"  {row.note}" if row.note else "", "faint"),
+        ),
         compose((row.preset, "label")),
         compose((words.phase_title(row.phase) if row.phase else "", "label")),
         compose((units.ago(now - row.updated_at), "label")),

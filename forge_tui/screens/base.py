@@ -16,6 +16,7 @@ from forge_tui.actions import APP_KEYS, BY_ID
 from forge_tui.state import Context, Snapshot
 from forge_tui.text import compose
 from forge_tui.widgets.keybar import KeyBar
+from forge_tui.widgets.listing import Listing
 
 if TYPE_CHECKING:
     from forge_tui.app import ForgeApp
@@ -97,6 +98,9 @@ class Acting(Screen[Result]):
 class MainScreen(Acting[None]):
     """A full screen with a key bar."""
 
+    async def look(self) -> None:
+        """Look at what only this screen shows; called by the pulse while it is on top."""
+
     def show_snapshot(self, snapshot: Snapshot) -> None:
         """Take in what the service read; only the dashboard shows it all."""
         self.refresh_keys()
@@ -105,6 +109,43 @@ class MainScreen(Acting[None]):
         """Draw the key bar for the present state."""
         for bar in self.query(KeyBar):
             bar.show_actions(self.NAME, self.context())
+
+
+class ListScreen(MainScreen):
+    """A full screen whose keys move the cursor of a list."""
+
+    @property
+    def listing(self) -> Listing[Any]:
+        """The list that the keys are for."""
+        raise NotImplementedError
+
+    def step(self, amount: int) -> None:
+        """Move by so many rows."""
+        self.listing.move(amount)
+
+    def do_list_down(self, _key: str) -> None:
+        """One row down."""
+        self.step(1)
+
+    def do_list_up(self, _key: str) -> None:
+        """One row up."""
+        self.step(-1)
+
+    def do_list_top(self, _key: str) -> None:
+        """To the first row."""
+        self.listing.move_to(0)
+
+    def do_list_bottom(self, _key: str) -> None:
+        """To the last row."""
+        self.listing.move_to(self.listing.total - 1)
+
+    def do_list_half_down(self, _key: str) -> None:
+        """Half a page down."""
+        self.listing.move(max(1, self.listing.size.height // 2))
+
+    def do_list_half_up(self, _key: str) -> None:
+        """Half a page up."""
+        self.listing.move(-max(1, self.listing.size.height // 2))
 
 
 class Dialog(ModalScreen[Result], Acting[Result]):
@@ -125,4 +166,4 @@ class TooSmall(Screen[None]):
         return compose((f"needs {MIN_WIDTH}x{MIN_HEIGHT}, this is {width}x{height}", "bold"))
 
 
-__all__ = ["Acting", "Dialog", "MainScreen", "TooSmall", "bindings", "fitted", "too_small"]
+__all__ = ["Acting", "Dialog", "ListScreen", "MainScreen", "TooSmall", "bindings", "fitted", "too_small"]

@@ -37,7 +37,14 @@ class ConfirmDialog(Dialog[bool]):
 
     def _lines(self, width: int, _height: int) -> list[Text]:
         question = [safe(part) for line in safe_lines(self._question) for part in wrap(line.plain, width)]
-        answers = compose(("y", "key"), (" yes    ", "label"), ("esc", "key"), (" no", "label"))
+        answers = compose(
+            ("y", "key"),
+            (" yes    ", "label"),
+            ("enter", "key"),
+            (" or ", "label"),
+            ("esc", "key"),
+            (" no", "label"),
+        )
         return [*question, safe(""), answers]
 
     def do_confirm_yes(self, _key: str) -> None:

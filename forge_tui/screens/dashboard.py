@@ -126,6 +126,10 @@ class DashboardScreen(MainScreen):
         """Open the list."""
         self.forge.open_sessions()
 
+    def do_go_cleanup(self, _key: str) -> None:
+        """Go to the cleanup."""
+        self.forge.open_cleanup()
+
     def do_run_pause(self, _key: str) -> None:
         """Pause, or go on."""
         self.forge.steer("resume" if self.context().state is State.PAUSED else "pause")

@@ -9,10 +9,11 @@ from textual import on
 from textual.app import ComposeResult
 from textual.widgets import Input
 
+from forge.registry import edits
 from forge.registry.rows import SessionRow
 from forge_tui.actions import SESSIONS
 from forge_tui.present import sessions
-from forge_tui.screens.base import MainScreen, bindings
+from forge_tui.screens.base import ListScreen, bindings
 from forge_tui.services.listing import PAGE
 from forge_tui.state import ORDERS, Context, ListQuery, Page, starting
 from forge_tui.styles import sheet
@@ -21,7 +22,7 @@ from forge_tui.widgets.listing import Listing
 from forge_tui.widgets.textpane import TextPane
 
 
-class SessionsScreen(MainScreen):
+class SessionsScreen(ListScreen):
     """Lists sessions; what is listed is `query` and `offset`, which the application reads for it."""
 
     NAME = SESSIONS
@@ -32,14 +33,16 @@ class SessionsScreen(MainScreen):
         super().__init__()
         self.list_query = ListQuery()
         self.offset_wanted = 0
-        self._page = Page()
+        self._page: Page[SessionRow] = Page()
 
     def compose(self) -> ComposeResult:
         """Head, filter, columns, rows."""
         yield TextPane(id="head")
-        yield Input(id="filter", placeholder="name, note or preset", compact=True, select_on_focus=False)
+        yield Input(
+            id="filter", placeholder="name, note, preset, state or tag", compact=True, select_on_focus=False
+        )
         yield TextPane(id="columns")
-        yield Listing(self._row_line, id="rows")
+        yield Listing(self._row_line, lambda row: row.id, id="rows")
         yield KeyBar()
 
     def on_mount(self) -> None:
@@ -47,12 +50,12 @@ class SessionsScreen(MainScreen):
         self._filter.display = False
         # A blinking cursor would send something over the link twice a second.
         self._filter.cursor_blink = False
-        self.set_focus(self._rows)
+        self.set_focus(self.listing)
         self._draw_head()
 
     def context(self) -> Context:
         """The session under the cursor decides."""
-        base, row = super().context(), self._rows.selected
+        base, row = super().context(), self.listing.selected
         if row is None:
             return replace(base, state=None, hosted=False)
         hosted = self.forge.hosted
@@ -63,18 +66,19 @@ class SessionsScreen(MainScreen):
             hosted=hosted == row.id,
             hosts_other=hosted not in (None, row.id),
             starting=starting(row),
+            pinned=row.pinned,
         )
 
-    def show_page(self, page: Page) -> None:
+    def show_page(self, page: Page[SessionRow]) -> None:
         """Take in rows that were read."""
         if page.query is not None and page.query != self.list_query:
             return
         self._page = page
         with self.app.batch_update():
-            self._rows.show_page(page)
+            self.listing.show_page(page)
             if not page.total:
                 search = self.list_query.search
-                self._rows.show_by(lambda width, _: [sessions.empty(search, width)])
+                self.listing.show_by(lambda width, _: [sessions.empty(search, width)])
             self._draw_head()
             self.refresh_keys()
 
@@ -88,7 +92,8 @@ class SessionsScreen(MainScreen):
         return sessions.row_line(row, width, chosen, self.forge.now())
 
     @property
-    def _rows(self) -> Listing:
+    def listing(self) -> Listing[SessionRow]:
+        """The list of sessions."""
         return self.query_one("#rows", Listing)
 
     @property
@@ -111,7 +116,7 @@ class SessionsScreen(MainScreen):
 
     @on(Input.Submitted, "#filter")
     def _filter_done(self) -> None:
-        self.set_focus(self._rows)
+        self.set_focus(self.listing)
         self._filter.display = bool(self.list_query.search)
 
     def _ask(self, query: ListQuery) -> None:
@@ -126,13 +131,22 @@ class SessionsScreen(MainScreen):
 
     def do_list_open(self, _key: str) -> None:
         """Show the session on the dashboard."""
-        if (row := self._rows.selected) is not None:
+        if (row := self.listing.selected) is not None:
             self.forge.open_session(row.id)
 
     def do_run_resume(self, _key: str) -> None:
         """Go on with the session under the cursor."""
-        if (row := self._rows.selected) is not None:
+        if (row := self.listing.selected) is not None:
             self.forge.resume(row.id)
+
+    def do_session_pin(self, _key: str) -> None:
+        """Pin the session under the cursor, or let it go."""
+        if (row := self.listing.selected) is not None:
+            self.forge.change(lambda c: edits.set_pinned(c, row.id, not row.pinned))
+
+    def do_go_cleanup(self, _key: str) -> None:
+        """Go to the cleanup."""
+        self.forge.open_cleanup()
 
     def do_list_filter(self, _key: str) -> None:
         """Type a filter."""
@@ -149,30 +163,6 @@ class SessionsScreen(MainScreen):
         if key == "escape" and (self.list_query.search or self.focused is self._filter):
             self._filter.value = ""
             self._filter.display = False
-            self.set_focus(self._rows)
+            self.set_focus(self.listing)
         else:
             self.forge.go_dashboard()
-
-    def do_list_down(self, _key: str) -> None:
-        """One row down."""
-        self._rows.move(1)
-
-    def do_list_up(self, _key: str) -> None:
-        """One row up."""
-        self._rows.move(-1)
-
-    def do_list_top(self, _key: str) -> None:
-        """To the first row."""
-        self._rows.move_to(0)
-
-    def do_list_bottom(self, _key: str) -> None:
-        """To the last row."""
-        self._rows.move_to(self._page.total - 1)
-
-    def do_list_half_down(self, _key: str) -> None:
-        """Half a page down."""
-        self._rows.move(max(1, self._rows.size.height // 2))
-
-    def do_list_half_up(self, _key: str) -> None:
-        """Half a page up."""
-        self._rows.move(-max(1, self._rows.size.height // 2))

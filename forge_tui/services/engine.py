@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from forge.config import PipelineConfig
     from forge.home import Home
+    from forge.registry import Registry
     from forge_tui.ports import EnginePort
 
 
@@ -34,6 +35,11 @@ class LazyEngine:
     def notice(self) -> str | None:
         """What the registry has to say, such as being newer than this program; none before the first call."""
         return getattr(getattr(self._engine, "registry", None), "notice", None)
+
+    @property
+    def registry(self) -> Registry:
+        """The registry that the real engine writes to."""
+        return self._real().registry
 
     def create(self, config: PipelineConfig, name: str | None = None) -> str:
         """Make a new session and return its id."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from forge.errors import ForgeError
-from forge.registry import Error, queries
+from forge.registry import Error, SessionRow, queries
 from forge_tui.services.store import Store
 from forge_tui.state import ORDERS, ListQuery, Page
 
@@ -21,7 +21,7 @@ class SessionLister:
         """Read again at the next look."""
         self._read = None
 
-    async def read(self, query: ListQuery, offset: int) -> Page | None:
+    async def read(self, query: ListQuery, offset: int) -> Page[SessionRow] | None:
         """The page that begins at `offset`; none when it is at hand already and nothing has moved."""
         registry = self._store.registry
         _, column, descending = ORDERS[query.order]

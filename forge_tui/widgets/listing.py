@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic
 
 from rich.text import Text
 from textual.message import Message
 
-from forge.registry.rows import SessionRow
-from forge_tui.state import Page
+from forge_tui.state import Page, R
 from forge_tui.text import pad, safe
 from forge_tui.widgets.textpane import TextPane
 
-RowLine = Callable[[SessionRow, int, bool], Text]
+RowLine = Callable[[R, int, bool], Text]
 """A row, the width, and whether the cursor is on it."""
 
 
-class Listing(TextPane, can_focus=True):
+class Listing(Generic[R], TextPane, can_focus=True):
     """Rows with a cursor."""
 
     @dataclass
@@ -35,33 +35,42 @@ class Listing(TextPane, can_focus=True):
 
         index: int
 
-    def __init__(self, line: RowLine, *, id: str | None = None) -> None:
+    def __init__(self, line: RowLine[R], key: Callable[[R], str], *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._line = line
-        self._page = Page()
+        self._key = key
+        """What tells one row from another; the cursor stays on it."""
+        self._page: Page[R] = Page()
         self._top = 0
         self.cursor = 0
 
     @property
-    def selected(self) -> SessionRow | None:
+    def selected(self) -> R | None:
         """The row under the cursor, if it is at hand."""
         return self._row(self.cursor)
+
+    @property
+    def total(self) -> int:
+        """How many rows there are."""
+        return self._page.total
 
     @property
     def first(self) -> int:
         """Index of the first visible row."""
         return self._top
 
-    def show_page(self, page: Page) -> None:
-        """Take in rows; the cursor stays on its session when that moved by a little."""
+    def show_page(self, page: Page[R]) -> None:
+        """Take in rows; the cursor stays on its row when that moved by a little."""
         same_list = page.query == self._page.query
         chosen = self.selected if same_list else None
         self._page = page
         if not same_list:
             self.cursor = self._top = 0
-        if chosen is not None and (row := self.selected) is not None and row.id != chosen.id:
-            places = [page.offset + i for i, row in enumerate(page.rows) if row.id == chosen.id]
-            self.cursor = places[0] if places else self.cursor
+        if chosen is not None and (row := self.selected) is not None:
+            wanted = self._key(chosen)
+            if self._key(row) != wanted:
+                places = (page.offset + i for i, row in enumerate(page.rows) if self._key(row) == wanted)
+                self.cursor = next(places, self.cursor)
         self.move_to(self.cursor)
 
     def move(self, amount: int) -> None:
@@ -99,6 +108,6 @@ class Listing(TextPane, can_focus=True):
             return pad(safe(" …", style="faint"), width)
         return self._line(row, width, index == self.cursor)
 
-    def _row(self, index: int) -> SessionRow | None:
+    def _row(self, index: int) -> R | None:
         place = index - self._page.offset
         return self._page.rows[place] if 0 <= place < len(self._page.rows) else None

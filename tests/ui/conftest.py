@@ -14,6 +14,7 @@ import pytest
 from textual.widgets import Input
 
 from forge.home import Home, prepare_home
+from forge_tui.present.disk import Disk
 from tests.conftest import ROOT
 from tests.e2e.terminal import Desk
 from tests.ui import homes
@@ -30,6 +31,7 @@ def _same_world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(Input, "_toggle_cursor", lambda _: None)
     monkeypatch.setattr("forge_tui.draft.load_config", PRESETS.__getitem__)
     monkeypatch.setattr("forge_tui.screens.new.preset_names", lambda: tuple(PRESETS))
+    monkeypatch.setattr("forge_tui.services.cleanup.disk", lambda _: Disk(200_000_000_000, 61_300_000_000))
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "UTC")
         time.tzset()

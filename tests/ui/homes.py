@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from forge.home import Home, prepare_home
-from forge.registry import Registry, State, edits
+from forge.registry import ModelRow, Registry, State, cleanup, edits
 from forge.registry.sqlite import Connection
+from forge.retention import SessionCleanupPolicy, execute, plan
 from tests.ui.seed import EVENTS, FIRST, NOW, PHASES, Plan, request, seed
 
 ESC, BEL, RTL = "\x1b", "\x07", "\u202e"
@@ -145,9 +147,60 @@ def make(name: str, folder: Path) -> Home:
         request(seed(home, Plan(events=EVENTS)), FIRST, "stop")
     elif name == "crowd":
         _crowd(home, 10_000)
+    elif name == "old":
+        _old_home(home)
     elif plans := PLANS[name]():
         seed(home, *plans)
     return home
+
+
+def _old() -> tuple[Plan, ...]:
+    """A home to clean up: something for every verdict and most reasons."""
+    day = 86_400.0
+    states = {1: State.FAILED, 2: State.COMPLETED, 3: State.STOPPED, 4: State.FAILED, 5: State.INTERRUPTED,
+              6: State.STOPPED, 8: State.FAILED}  # fmt: skip
+    names = (
+        "bold-crane-81", "calm-heron-40", "rapid-lynx-71", "dapper-wren-19", "golden-ibis-55",
+        "vivid-tern-33", "keen-marten-24", "quiet-moth-62", "amber-finch-77", "brisk-newt-05",
+    )  # fmt: skip
+    ended = (63, 48, 41, 33, 16, 12, 9, 8.5, 8, 2)
+    old = [
+        Plan(id=ulid(i), name=name, state=states.get(i, State.COMPLETED), step=40, age=(days + 0.1) * day,
+             ended=days * day, note="first one that beat rounding" if i == 1 else "")
+        for i, (name, days) in enumerate(zip(names, ended, strict=True))
+    ]  # fmt: skip
+    return (*old, Plan(id=ulid(10), events=EVENTS))
+
+
+_SIZES_MB = (412, 38, 1_210, 655, 97, 1_480, 204, 871, 1_040, 12, 323)
+
+
+def _old_home(home: Home) -> Home:
+    """`_old` with sizes, a pin, a tag, a checkpoint, a family, and two sessions in the trash."""
+    seed(home, *_old())
+    for i, megabytes in enumerate(_SIZES_MB):
+        # A hole in a file counts as its size, and takes no room.
+        with (home.session(ulid(i)).root / "weights").open("wb") as file:
+            file.truncate(megabytes * 1_000_000)
+    with Registry.open(home) as registry:
+        registry.write(_ties)
+        for i, days in ((1, 2.0), (4, 6.5)):
+            at = NOW - days * 86_400
+            found = plan(home, registry, SessionCleanupPolicy(max_sessions_retained=None), at)
+            only = replace(found, decisions=tuple(d for d in found.decisions if d.session.id == ulid(i)))
+            assert execute(home, registry, only, actor="a test", now=at).trashed
+    return home
+
+
+def _ties(c: Connection) -> None:
+    edits.set_pinned(c, ulid(2), True)
+    cleanup.set_tags(c, ulid(3), ["paper"])
+    edits.add_checkpoint(c, ulid(6), phase="pretrain", step=40, path="checkpoints/pretrain/step-00000040",
+                         bytes=1, seconds=0.1, now=NOW - 9 * 86_400)  # fmt: skip
+    for i, parents in ((0, {}), (9, {f"model {ulid(0)}": 1.0})):
+        row = ModelRow(id=f"model {ulid(i)}", session_id=ulid(i), phase="pretrain", name="m",
+                       created_at=NOW - 60 * 86_400, parameters=1, bytes=1, path="p", metrics={})  # fmt: skip
+        edits.add_model(c, row, parents)
 
 
 def _crowd(home: Home, number: int) -> None:

@@ -54,6 +54,21 @@ class FakeEngine:
     fail: Exception | None = None
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     made: str = FIRST
+    home: Home | None = None
+    """Where what a person changes is written."""
+    opened: Registry | None = None
+
+    @property
+    def registry(self) -> Registry:
+        """The registry of the home on the stage; open once it was needed."""
+        assert self.home is not None
+        self.opened = self.opened or Registry.open(self.home)
+        return self.opened
+
+    def close(self) -> None:
+        """Close the registry, if it was needed."""
+        if self.opened is not None:
+            self.opened.close()
 
     def _note(self, *call: object) -> None:
         self.calls.append(call)

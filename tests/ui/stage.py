@@ -45,6 +45,8 @@ def stage(home: Home, **options: Any) -> ForgeApp:
     """The application over a home, with a fake engine and a fake clock unless told otherwise."""
     options.setdefault("engine", FakeEngine())
     options.setdefault("clock", FakeClock())
+    if isinstance(engine := options["engine"], FakeEngine):
+        engine.home = home
     return ForgeApp(home, wait=untimed, **options)
 
 
@@ -84,9 +86,13 @@ def _busy(app: ForgeApp) -> bool:
 @asynccontextmanager
 async def playing(app: ForgeApp, size: tuple[int, int] = LARGE) -> AsyncIterator[Stage]:
     """The application on the stage, with everything drawn."""
-    async with app.run_test(size=size, notifications=True) as pilot:
-        await settle(pilot)
-        yield pilot
+    try:
+        async with app.run_test(size=size, notifications=True) as pilot:
+            await settle(pilot)
+            yield pilot
+    finally:
+        if isinstance(app._engine, FakeEngine):
+            app._engine.close()
 
 
 def said(app: ForgeApp) -> str:

@@ -12,22 +12,28 @@ from textual.binding import Binding
 
 from forge.registry.lifecycle import State
 from forge_tui import actions
-from forge_tui.actions import ACTIONS, BY_ID, DASHBOARD, NEW, SESSIONS
+from forge_tui.actions import ACTIONS, BY_ID, CLEANUP, DASHBOARD, NEW, SESSIONS
 from forge_tui.screens.base import Acting, bindings
+from forge_tui.screens.cleanup import CleanupScreen
 from forge_tui.screens.confirm import ConfirmDialog
 from forge_tui.screens.dashboard import DashboardScreen
 from forge_tui.screens.help import HelpDialog
 from forge_tui.screens.new import NewSessionScreen
 from forge_tui.screens.quit import QuitDialog
 from forge_tui.screens.sessions import SessionsScreen
-from forge_tui.state import Context
+from forge_tui.state import Cleaning, Context
 
 SCREENS: tuple[type[Acting[Any]], ...] = (
-    DashboardScreen, SessionsScreen, NewSessionScreen, HelpDialog, QuitDialog, ConfirmDialog,
+    DashboardScreen, SessionsScreen, NewSessionScreen, CleanupScreen, HelpDialog, QuitDialog, ConfirmDialog,
 )  # fmt: skip
 CONTEXTS = [
     Context(DASHBOARD, state, hosted=hosted, engine=engine, readonly=readonly, phases=2 if state else 0)
     for state, hosted, engine, readonly in itertools.product([None, *State], *[(False, True)] * 3)
+] + [
+    Context(CLEANUP, State.COMPLETED, cleaning=Cleaning(part, refused, looking, busy, going, going, trashed))
+    for part in ("plan", "trash", "policy")
+    for refused, looking, busy in itertools.product((False, True), repeat=3)
+    for going, trashed in itertools.product((0, 2), repeat=2)
 ]
 
 
@@ -132,4 +138,5 @@ def test_the_key_bar_names_what_space_does() -> None:
 def test_a_key_of_another_screen_says_where_it_works() -> None:
     assert actions.elsewhere("space", SESSIONS) == "space (pause) works on the dashboard screen"
     assert actions.elsewhere("slash", DASHBOARD) == "/ (filter) works on the sessions screen"
-    assert actions.elsewhere("x", DASHBOARD) is None
+    assert actions.elsewhere("x", DASHBOARD) == "x (clean up) works on the cleanup screen"
+    assert actions.elsewhere("W", DASHBOARD) is None

@@ -12,10 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.text import Text
 
-from forge.registry import CommandRow, EventRow, Heartbeat, PhaseRunRow, SessionRow, State
+from forge.registry import CommandRow, EventRow, Heartbeat, PhaseRunRow, SessionRow, State, TrashRow
+from forge.retention import Decision, Outcome, Plan, Purged, SessionCleanupPolicy, Undone, Verdict
 from forge_tui import actions
 from forge_tui.charts.series import Series, SeriesView
-from forge_tui.present import curves, events, figures, form, machine, sessions, status, welcome
+from forge_tui.present import (
+    cleanup,
+    curves,
+    disk,
+    events,
+    figures,
+    form,
+    machine,
+    sessions,
+    status,
+    welcome,
+)
 from forge_tui.screens.help import help_lines
 from forge_tui.state import Context, ListQuery, Page, Progress, Snapshot, elapsed, progress, silence, starting
 from forge_tui.widgets.ink import INKS
@@ -167,8 +179,40 @@ def everything(shown: Snapshot, width: int, height: int) -> Iterable[tuple[str, 
     yield "head", [sessions.head(Page((), 0, 10**9, query, shown.problem), width)]
     yield "columns", [sessions.columns(width)]
     yield "empty", [sessions.empty(shown.session.name, width), sessions.empty("", width)]
+    yield from of_cleanup(shown.session, width, height)
     yield "cost", form.costs(PRESETS["25m"], 1e7, shown.session.name, width)
     yield "reason", form.reason(shown.session.error, width)
+
+
+def of_cleanup(row: SessionRow, width: int, height: int) -> Iterable[tuple[str, list[Text]]]:
+    """All lines of the cleanup screen, for a session that goes, stays and lies in the trash."""
+    words = row.name
+    made = [Decision(row, verdict, words, 10**9) for verdict in Verdict]
+    plan = Plan(SessionCleanupPolicy(), NOW, tuple(made))
+    thrown = TrashRow(session_id=row.id, name=words, state_before=State.FAILED, trashed_at=NOW - 1e6,
+                      actor="", reason=words, bytes=10**12, purging=False)  # fmt: skip
+    skipped = tuple((decision, words) for decision in made)
+    yield "cleanup", [cleanup.head(plan, refused, problem, width)
+                      for refused in (False, True) for problem in (None, words)]  # fmt: skip
+    yield "verdicts", [cleanup.plan_line(d, width, chosen) for d in made for chosen in (False, True)]
+    yield "thrown", [cleanup.trash_line(thrown, width, chosen, NOW) for chosen in (False, True)]
+    yield "heads", [cleanup.plan_columns(width), cleanup.trash_columns(width)]
+    yield "nothing", [*cleanup.empty_trash(width), *cleanup.no_plan(None, True, width)]
+    yield (
+        "notes",
+        [*cleanup.field_note("keep_tags", words, width), *cleanup.field_note("keep_tags", None, width)],
+    )
+    done = [
+        *cleanup.cleaned(Outcome(tuple(made), skipped)),
+        *cleanup.restored(Undone((row,), ((row.id, words),)), {row.id: words}),
+        *cleanup.purged(Purged((thrown,), ((thrown, words),) * 9, 10, 10, words)),
+    ]
+    yield "result", cleanup.result_lines(done, width)
+    room = disk.Room(10**9, 10**9, 10**9)
+    yield (
+        "disk",
+        [*disk.lines(disk.Disk(10**12, 10**11), room, width, height), *disk.lines(None, room, width, 2)],
+    )
 
 
 @settings(max_examples=150)
@@ -191,7 +235,7 @@ def test_charts_of_anything_can_be_made(shown: Snapshot, width: int) -> None:
         assert draw(chart, width, 12).glyphs.shape == (12, width)
 
 
-@pytest.mark.parametrize("screen", [actions.DASHBOARD, actions.SESSIONS, actions.NEW])
+@pytest.mark.parametrize("screen", [actions.DASHBOARD, actions.SESSIONS, actions.NEW, actions.CLEANUP])
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
 def test_keys_and_help_fit(screen: str, width: int) -> None:
     for state in (None, *State):

@@ -16,6 +16,7 @@ import pytest
 from forge.home import Home
 from forge_tui.screens.confirm import ConfirmDialog
 from tests.conftest import ROOT
+from tests.ui import homes
 from tests.ui.seed import FIRST, FakeEngine
 from tests.ui.stage import LARGE, SMALL, Stage, forge_app, press, settle, stage
 
@@ -40,6 +41,8 @@ def _shot(home: str, *keys: str, hosting: str | None = None, **options: Any) -> 
 
 BAD_FORM = ("n", "tab", "=" + "x" * 61, "tab", "=zz", "tab", "=k", "tab", "=x", "tab", "tab", "=-1")
 
+EMPTY_POLICY = ("e", *(("end", "ctrl+u", "down") * 4))
+
 SHOTS = {
     "dashboard-running": _shot("running"),
     "dashboard-gpu": _shot("gpu"),
@@ -59,6 +62,14 @@ SHOTS = {
     "sessions-filtered": _shot("crowd", "L", "slash", "=run-0123", "enter"),
     "sessions-hostile": _shot("hostile", "L"),
     "sessions-empty": _shot("empty", "L"),
+    "cleanup": _shot("old", "C"),
+    "cleanup-crowd": _shot("crowd", "C", "G"),
+    "cleanup-nothing": _shot("running", "C"),
+    "cleanup-empty": _shot("empty", "C"),
+    "cleanup-refused": _shot("old", "C", *EMPTY_POLICY),
+    "cleanup-question": _shot("old", "C", "x"),
+    "cleanup-trash": _shot("old", "C", "tab", "j"),
+    "cleanup-ascii": _shot("old", "C", ascii_only=True),
     "new-valid": _shot("finished", "n"),
     "new-problems": _shot("empty", *BAD_FORM),
     "new-missing-corpus": _shot("empty", "n", "tab", "tab", "ctrl+u", "=text:/nowhere/*.txt"),
@@ -84,6 +95,10 @@ DETAILS = {
     "dashboard-hint": _shot("running", "r"),
     "sessions-end": _shot("crowd", "L", "G"),
     "sessions-nothing-found": _shot("several", "L", "slash", "=zzz"),
+    "cleanup-readonly": _shot("old", "C", "x", readonly=True, engine=None),
+    "cleanup-purge": _shot("old", "C", "tab", "D"),
+    "cleanup-hostile": _shot("hostile", "C", "e", "end", "ctrl+u", "=0", "enter"),
+    "help-cleanup": _shot("old", "C", "question_mark"),
     "new-preset": _shot("empty", "n", "left"),
     "palette-search": _shot("running", "ctrl+p", "=stop"),
 }
@@ -129,6 +144,29 @@ def test_confirm(snap_compare: Compare, seeded: Callable[[str], Home]) -> None:
         await settle(pilot)
 
     assert snap_compare(stage(seeded("several")), run_before=play)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_cleaned(snap_compare: Compare, tmp_path: Path, size: str) -> None:
+    engine = FakeEngine()
+
+    async def play(pilot: Stage) -> None:
+        await settle(pilot)
+        await press(pilot, "C", "x", "y")
+
+    app = stage(homes.make("old", tmp_path / "home"), engine=engine)
+    try:
+        assert snap_compare(app, terminal_size=SIZES[size], run_before=play)
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("size", ["plan", "trash", "policy"])
+def test_cleanup_on_the_smallest_screen(
+    snap_compare: Compare, seeded: Callable[[str], Home], size: str
+) -> None:
+    keys = {"plan": (), "trash": ("tab",), "policy": ("e",)}[size]
+    assert _compare(snap_compare, seeded, _shot("old", "C", *keys), SMALLEST)
 
 
 def test_too_small(snap_compare: Compare, seeded: Callable[[str], Home]) -> None:

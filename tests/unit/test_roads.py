@@ -74,6 +74,9 @@ class Module:
             arguments = node.args
         if name == "write" and _called_on(node) == "os":
             arguments = node.args[1:]
+        if name == "write" and _called_on(node) == "registry":
+            # A change of the registry, which shows nothing.
+            arguments = []
         arguments = arguments + [k.value for k in node.keywords if k.arg in ("help", "prompt")]
         if name in ("add_argument", "add", "Option", "Argument", "Typer", "command"):
             # Help of the command line's own making; its literals need no door.
@@ -152,7 +155,8 @@ def _called(node: ast.Call) -> str:
 
 
 def _called_on(node: ast.Call) -> str:
-    return getattr(getattr(node.func, "value", None), "id", "")
+    on = getattr(node.func, "value", None)
+    return on.attr if isinstance(on, ast.Attribute) else getattr(on, "id", "")
 
 
 def modules() -> Iterator[Module]:
@@ -199,6 +203,7 @@ HARMLESS = [
     "def f(rows, row): rows.append(row)",
     "def f(box, name): box.border_title = safe(name)",
     "_SHOW = b'\\x1b[?25h'\ndef f(): os.write(2, _SHOW)",
+    "def f(engine, change): engine.registry.write(change)",
 ]
 
 

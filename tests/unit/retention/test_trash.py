@@ -15,7 +15,7 @@ from forge import locks
 from forge.errors import ForgeError, NotFoundError
 from forge.home import Home
 from forge.registry import State, cleanup, edits
-from forge.retention import Outcome, Plan, SessionCleanupPolicy, Verdict, execute, plan, undo
+from forge.retention import Outcome, Plan, SessionCleanupPolicy, Verdict, execute, plan, undo, undo_all
 from tests.unit.retention.conftest import ENDED, NOW, World, names, session_id, tree
 
 POLICY = SessionCleanupPolicy(max_sessions_retained=None, max_age_days=30)
@@ -148,6 +148,31 @@ def test_a_family_goes_together_and_comes_back_together(world: World) -> None:
     assert world.trashed() == [child]
     assert bring_back(world, child) == ["s2"]
     world.agree()
+
+
+def test_a_whole_cleanup_comes_back_in_any_order(world: World) -> None:
+    ids = [world.add(n, days=40 + n, parents=[n - 1] if n else []) for n in range(3)]
+    alone = world.add(7, days=50)
+    before = world.states(), tree(world.home.sessions)
+    carry_out(world, made(world))
+    undone = undo_all(world.home, world.registry, [ids[2], alone, ids[0]], actor="you", now=NOW + 1)
+    assert [row.name for row in undone.sessions] == ["s0", "s1", "s2", "s7"]
+    assert undone.skipped == ()
+    assert (world.states(), tree(world.home.sessions)) == before
+    world.agree()
+
+
+def test_what_cannot_come_back_keeps_no_other(world: World) -> None:
+    gone, here, back = (world.add(n, days=40 + n) for n in range(3))
+    carry_out(world, made(world))
+    bring_back(world, here)
+    (world.home.trash / gone).rename(world.home.root / "elsewhere")
+    undone = undo_all(world.home, world.registry, [gone, here, back], actor="you", now=NOW + 1)
+    assert [row.name for row in undone.sessions] == ["s2"]
+    (first, why), (second, because) = undone.skipped
+    assert (first, second) == (gone, here)
+    assert "files of s0 are gone" in why
+    assert "in the trash" in because
 
 
 def test_undo_brings_everything_back_as_it_was(world: World) -> None:
