@@ -93,6 +93,11 @@ class Home:
         return self.root / "cache"
 
     @property
+    def screens(self) -> Path:
+        """A note for each terminal that `forge-tui` is on, held by its process."""
+        return self.root / "screens"
+
+    @property
     def cleanup_lock(self) -> Path:
         """Whoever moves sessions into the trash, out of it or deletes them holds the lock on this file."""
         return self.root / "cleanup.lock"

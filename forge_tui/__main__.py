@@ -8,25 +8,21 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import shutil
-import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forge.streams import guard, inside
+from forge import streams
 from forge.text import clean, clean_lines
 
 if TYPE_CHECKING:
     from forge.config import PipelineConfig
     from forge.home import Home
     from forge_tui.app import ForgeApp
-    from forge_tui.life import Signals
+    from forge_tui.life import Guard
     from forge_tui.ports import EnginePort
-
-PROGRESS_SECONDS = 1.0
+    from forge_tui.terminal import Terminal
 
 EXAMPLES = """\
 examples:
@@ -45,7 +41,7 @@ checkpoint
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the application; returns the exit code."""
     # Not a terminal to others: a crash of the screen is told in plain text.
-    guard(terminal=False)
+    streams.guard(terminal=False)
     options = _parser().parse_args(arguments)
     if options.version:
         return _print_version()
@@ -107,7 +103,7 @@ def _print_version() -> int:
 def _no_terminal() -> str | None:
     """Why the application cannot be shown here; none when it can."""
     remedy = 'over SSH use "ssh -t"; without a terminal use "forge run" and "forge status".'
-    if not (sys.stdin.isatty() and sys.stdout.isatty() and inside(sys.stderr).isatty()):
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and streams.inside(sys.stderr).isatty()):
         return f"this is not a terminal; {remedy}"
     if os.environ.get("TERM", "") in ("", "dumb"):
         return f'the terminal cannot move its cursor (TERM is "{os.environ.get("TERM", "")}"); {remedy}'
@@ -157,22 +153,30 @@ def _run(options: argparse.Namespace) -> int:
 
 def run_app(app: ForgeApp, engine: EnginePort | None, home: Home, *, mouse: bool = True) -> int:
     """The screen, and what comes after it; returns the exit code."""
-    from forge_tui.app import KEPT
-    from forge_tui.life import Signals
+    from forge_tui.app import STOPPED
+    from forge_tui.life import HUNG_UP, Guard
+    from forge_tui.notes import note
+    from forge_tui.terminal import Terminal
 
-    signals = Signals(engine, app.signalled, app.leave)
-    signals.install()
-    answer, failed = None, 0
-    try:
-        answer = app.run(mouse=mouse)
-    finally:
-        if engine is not None:
-            failed = _after(engine, home, signals, keep=answer == KEPT)
-        ended_by = signals.finished()
-    if signals.received == signal.SIGHUP:
-        # There is no terminal any more to which the interpreter could flush what it has left to say.
-        os._exit(128 + signal.SIGHUP)
-    return (app.return_code or failed) if ended_by is None else ended_by
+    kept, failed = None, False
+    with Terminal() as terminal, Guard(engine, home, terminal, app.signalled, app.leave) as guard:
+        _repair(home, terminal)
+        app.show_on(terminal)
+        answer = None
+        try:
+            with note(home if engine is not None else None, terminal.name):
+                answer = app.run(mouse=mouse)
+        finally:
+            # Neither a mistake of the screen nor its end without an answer is a reason to lose a run.
+            guard.screen_left()
+            if engine is not None:
+                kept = engine.hosted() if answer != STOPPED or guard.hung_up else None
+                failed = _after(app, engine, home, terminal, guard, kept)
+    if guard.stop is not None:
+        return 128 + guard.stop
+    if guard.hung_up and kept is None:
+        return HUNG_UP
+    return app.return_code or int(failed)
 
 
 def _what_to_open(options: argparse.Namespace, home: Home) -> tuple[PipelineConfig | None, str | None]:
@@ -195,39 +199,36 @@ def _what_to_open(options: argparse.Namespace, home: Home) -> tuple[PipelineConf
     return None, None
 
 
-def _after(engine: EnginePort, home: Home, signals: Signals, *, keep: bool) -> int:
-    """After the screen: wait for a run that goes on, stop one left by a crash, close the registry.
+def _repair(home: Home, terminal: Terminal) -> None:
+    """Put right what a screen has left on this terminal that was killed, and say so."""
+    from forge_tui.notes import ADVICE, killed
+
+    if (process := killed(home, terminal.name)) is not None:
+        terminal.make_sane()
+        terminal.show(ADVICE.format(pid=process))
+
+
+def _after(
+    app: ForgeApp, engine: EnginePort, home: Home, terminal: Terminal, guard: Guard, kept: str | None
+) -> bool:
+    """After the screen: stay with a run that goes on, close the registry, say how the run ended.
 
     Returns:
-        1 when a run that went on failed, else 0.
+        Whether a run that went on failed.
     """
-    from forge_tui.services.lookup import last_line, progress_line
+    from forge_tui.headless import accompany, see_off
 
-    kept = engine.hosted() if keep else None
-    while kept is not None and signals.received is None and engine.hosted() == kept:
-        _rewrite(progress_line(home, kept))
-        time.sleep(PROGRESS_SECONDS)
-    if signals.received is not None:
-        if keep:
-            _tell("", "stopping at the next step with a checkpoint; once more ends at once")
-        return 0
+    if kept is not None:
+        accompany(engine, home, terminal, guard, kept)
+    guard.finish()
     engine.shutdown(keep_training=False)
-    if kept is None:
-        return 0
-    line, failed = last_line(home, kept)
-    _tell("", line)
-    return int(failed)
+    ended = kept or guard.stopped or app.stopped
+    return ended is not None and see_off(home, terminal, ended) and kept is not None
 
 
-def _rewrite(line: str) -> None:
-    """Replace the line that the cursor is on."""
-    width = shutil.get_terminal_size().columns - 1
-    print(f"\r{clean(line):<{width}.{width}}", end="", file=inside(sys.stderr), flush=True)
-
-
-def _tell(*lines: str) -> None:
-    """Say something to a person who has no screen, or none any more."""
-    print("\n".join(map(clean_lines, lines)), file=sys.stderr, flush=True)
+def _tell(text: str) -> None:
+    """Say something to a person who has no screen."""
+    print(clean_lines(text), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

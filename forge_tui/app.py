@@ -7,6 +7,7 @@ touched at all: it is asked through the engine's port and watched through the re
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +18,7 @@ from textual.command import Provider
 
 from forge.errors import ForgeError
 from forge.home import Home
+from forge.registry import Error
 from forge_tui.messages import (
     DraftChecked,
     EngineAnswered,
@@ -74,7 +76,7 @@ class ForgeApp(Shell):
         self.feed = SessionFeed(self.store, clock)
         self._lister = SessionLister(self.store)
         self._limits = LOW_BANDWIDTH if low_bandwidth else ATTACHED
-        self.pulse = Pulse(self._look, Pace(self._limits), wait=wait)
+        self.pulse = Pulse(self._look, Pace(self._limits), wait=wait, peek=self._peek)
         self._engine = engine
         self._clock = clock
         self._session = session
@@ -85,7 +87,10 @@ class ForgeApp(Shell):
         self._busy: set[str] = set()
         self._reconciled = 0.0
         self._noticed = False
+        self._told_link = False
         self.hosted: str | None = None
+        self.stopped: str | None = None
+        """The session that a person stopped on the way out."""
 
     # --- life --------------------------------------------------------------------------------------
 
@@ -131,6 +136,14 @@ class ForgeApp(Shell):
             await screen.look()
         self._reconcile_sometimes()
 
+    async def _peek(self) -> bool:
+        """Whether the registry has changed, as it does when somebody asks something of a run."""
+        try:
+            return await self.store.registry.peek()
+        except Error:
+            # The look itself says what is wrong.
+            return True
+
     async def _look_at_list(self, screen: MainScreen) -> None:
         listing: SessionsScreen = screen  # type: ignore[assignment]
         page = await self._lister.read(listing.list_query, listing.offset_wanted)
@@ -141,8 +154,17 @@ class ForgeApp(Shell):
         hosted = self._engine.hosted() if self._engine is not None else None
         if hosted != self.hosted:
             self.hosted = hosted
+            self.lead_output(None if hosted is None else self.store.home.session(hosted).log)
+            self._tell_link()
             busy = LOW_BANDWIDTH if self._low_bandwidth else HOSTING
             self.pulse.pace.limit(self._limits if hosted is None else busy)
+
+    def _tell_link(self) -> None:
+        # Inside tmux or screen nobody fears for what runs when the link breaks.
+        bare = "SSH_CONNECTION" in os.environ and not {"TMUX", "STY"} & os.environ.keys()
+        if self.hosted is not None and bare and not self._told_link:
+            self._told_link = True
+            self.say("Closing this link is safe: training goes on, and forge-tui attaches again.", timeout=12)
 
     def _reconcile_sometimes(self) -> None:
         session = self.snapshot.session
@@ -345,25 +367,37 @@ class ForgeApp(Shell):
 
     def stop_and_exit(self) -> None:
         """Stop the run in this program with a checkpoint, then leave."""
+        self.stopped = self.hosted
         self._ask("shutdown", lambda engine: engine.shutdown(keep_training=False))
 
     def signalled(self, number: int) -> None:
-        """Say that a signal asked for the end; may be called from any thread."""
+        """Say what comes of a signal; may be called from any thread."""
         self.post_message(SignalReceived(number))
 
-    def leave(self, code: int) -> None:
-        """Leave the screen with an exit code; may be called from any thread."""
+    def leave(self, code: int | None) -> None:
+        """Leave the screen, with an exit code or without a run's end; may be called from any thread."""
         self.post_message(LeaveWanted(code))
+
+    def may_suspend(self) -> bool:
+        """Whether SIGTSTP may stop this process: not while it trains, for that would stop too."""
+        if self.hosted is not None:
+            self.signalled(signal.SIGTSTP)
+        return self.hosted is None
 
     @on(SignalReceived)
     def _signal_received(self, message: SignalReceived) -> None:
-        if self.hosted is not None:
+        if message.number == signal.SIGTSTP:
+            self.hint("This program trains and is not suspended: q leaves the screen without it.")
+        elif self.hosted is not None:
             name = signal.Signals(message.number).name
             self.say(f"{name}: stopping at the next step with a checkpoint", "warning", timeout=60)
 
     @on(LeaveWanted)
     def _leave_wanted(self, message: LeaveWanted) -> None:
-        self.exit(STOPPED, return_code=message.code)
+        if message.code is None:
+            self.exit(KEPT)
+        else:
+            self.exit(STOPPED, return_code=message.code)
 
     def exit_keeping(self) -> None:
         """Leave the screen; whoever started the application waits for the run."""

@@ -1,8 +1,8 @@
-"""What signals mean to the application, whatever state its screen is in.
+"""What signals and a lost terminal mean to the application, whatever state its screen is in.
 
-A handler only writes one byte into a pipe. A thread of its own reads it, stops the run with a checkpoint and
-then asks the screen to leave; a screen that cannot, because its terminal is gone or takes no output, is left
-behind. Nothing is saved inside a handler, and no training step waits for one.
+A handler only sets a flag and writes one byte into a pipe. A thread of its own reads it and acts: it stops
+the run with a checkpoint, or takes the screen away from a run that goes on. A screen that cannot leave,
+because its terminal takes no output, is left behind. No training step waits for any of this.
 """
 
 from __future__ import annotations
@@ -11,102 +11,171 @@ import contextlib
 import os
 import select
 import signal
-import termios
 import threading
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from forge.signals import Signals
+
 if TYPE_CHECKING:
+    from forge.home import Home
     from forge_tui.ports import EnginePort
+    from forge_tui.terminal import Terminal
 
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+BORROWED = (signal.SIGTSTP, signal.SIGTTOU, signal.SIGCONT, signal.SIGWINCH)
+"""Signals that Textual handles while the screen is on, and this module afterwards."""
 LEAVE_SECONDS = 5.0
-"""How long a screen has to leave once the run has ended."""
-
-_RESTORE = (
-    b"\x1b[?1049l\x1b[?25h"  # back from the alternate screen, with a cursor
-    b"\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?1016l"  # without the mouse
-    b"\x1b[?2004l\x1b[?1004l"  # without brackets round what is pasted, and without events of focus
-    b"\x1b[<u\x1b[0m\r\n"  # with plain keys and colours
-)
+"""How long a screen has to leave once nothing keeps this process any more."""
+HUNG_UP = 128 + signal.SIGHUP
 
 
-class Signals:
-    """Handlers for the life of the process: the first signal stops with a checkpoint, the second at once."""
+class Guard(Signals):
+    """Stands beside the screen, and beside the run once the screen is gone."""
 
     def __init__(
         self,
         engine: EnginePort | None,
+        home: Home,
+        terminal: Terminal,
         tell: Callable[[int], Any],
-        leave: Callable[[int], Any],
+        leave: Callable[[int | None], Any],
         end: Callable[[int], Any] = os._exit,
     ) -> None:
-        """Nothing is handled before `install`.
+        """Nothing is handled before the block begins.
 
         Args:
-            engine: whose run is stopped; none when this process only looks.
+            engine: whose run is looked after; none when this process only looks.
+            home: where its session has its log.
+            terminal: what the screen is shown on.
             tell: says on the screen, from another thread, that a signal came.
-            leave: asks the screen, from another thread, to leave with an exit code.
+            leave: asks the screen, from another thread, to leave: with an exit code, or without one when a
+                run goes on.
             end: ends the process at once.
         """
+        super().__init__(None, end)
         self._engine = engine
+        self._home = home
+        self._terminal = terminal
         self._tell = tell
-        self._leave = leave
-        self._end = end
+        self._ask_to_leave = leave
         self._read_end, self._write_end = os.pipe()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="forge-signals", daemon=True)
-        self._modes = _modes()
-        self.received: int | None = None
-        """The signal that asked for an end; none while nobody did."""
+        self._thread = threading.Thread(target=self._serve, name="forge-guard", daemon=True)
+        self._news = threading.Event()
+        self._leaving: int | None = None
+        self._left = False
+        self._closing = False
+        self.stopped: str | None = None
+        """The session that was stopped because of a signal."""
+        self.suspensions = 0
+        """How often somebody tried to suspend a run without a screen."""
 
-    def install(self) -> None:
-        """Listen from now on, except to what the parent wants ignored, as `nohup` does."""
+    def __enter__(self) -> Guard:
         self._thread.start()
-        for number in STOPPING:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._handle)
+        super().__enter__()
+        self._before |= {number: signal.getsignal(number) or signal.SIG_DFL for number in BORROWED}
+        return self
 
-    def finished(self) -> int | None:
-        """To be called when the screen has gone: waits for a stop that is under way.
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.finish()
+        super().__exit__(kind, error, trace)
+        os.close(self._read_end)
+        os.close(self._write_end)
 
-        Returns:
-            The exit code that a signal asked for; none when there was no signal.
-        """
-        self._done.set()
-        if self.received is None:
-            return None
+    # --- for the main thread ------------------------------------------------------------------------
+
+    def screen_left(self) -> None:
+        """To be called when the screen is gone: what Textual left behind no longer answers signals."""
+        self._left = True
+        for number in (signal.SIGCONT, signal.SIGWINCH):
+            signal.signal(number, signal.SIG_DFL)
+        # A run that somebody wants to go on must not be stopped by a key, nor for writing to a terminal.
+        signal.signal(signal.SIGTSTP, self._on_suspend)
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+
+    def rest(self, seconds: float) -> None:
+        """Wait, but not longer than until the next signal."""
+        self._news.wait(seconds)
+        self._news.clear()
+
+    def finish(self) -> None:
+        """Wait for a stop that is under way; nothing is looked after from now on."""
+        self._closing = True
+        self._wake()
         self._thread.join()
-        return 128 + self.received
 
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.received is not None:
-            self._end_at_once(128 + number)
-        self.received = number
+    # --- handlers -----------------------------------------------------------------------------------
+
+    def _on_stop(self, number: int, frame: FrameType | None) -> None:
+        super()._on_stop(number, frame)
+        self._wake()
+
+    def _on_suspend(self, _number: int, _frame: FrameType | None) -> None:
+        self.suspensions += 1
+        self._wake()
+
+    def _hang_up(self) -> None:
+        self.hung_up = True
+        self._wake()
+
+    def _put_right(self) -> None:
+        self._terminal.put_right()
+
+    def _wake(self) -> None:
         os.write(self._write_end, b"!")
 
+    # --- the thread ---------------------------------------------------------------------------------
+
     def _serve(self) -> None:
-        os.read(self._read_end, 1)
-        number = self.received or signal.SIGTERM
+        while True:
+            in_time = self._wait()
+            if self.hung_up and not self._terminal.gone:
+                self._lose_terminal()
+            if self.stop is not None and self._leaving is None:
+                self._stop_run(self.stop)
+            self._news.set()
+            if self._closing:
+                return
+            if not in_time and not self._left and self._hosted() is None:
+                self._put_right()
+                self._leave(self._leaving or HUNG_UP)
+
+    def _wait(self) -> bool:
+        """Wait for a signal, or for the terminal to go; false where the screen should have left by now."""
+        poll = select.poll()
+        poll.register(self._read_end, select.POLLIN)
+        if not self._terminal.gone:
+            # Without a signal, where SIGHUP is ignored, this is all that is heard of it.
+            poll.register(self._terminal.fd, 0)
+        overdue = (self._leaving is not None or self.hung_up) and not self._left
+        found = dict(poll.poll(LEAVE_SECONDS * 1000 if overdue else None))
+        if self._read_end in found:
+            os.read(self._read_end, 1 << 12)
+        if self._terminal.fd in found:
+            self.hung_up = True
+        return bool(found)
+
+    def _lose_terminal(self) -> None:
+        """Let the run go on without a screen; without one, the screen's end is the end."""
+        hosted = self._hosted()
+        self._terminal.give_up(None if hosted is None else self._home.session(hosted).log)
+        self._ask_to_leave(HUNG_UP if hosted is None else None)
+
+    def _stop_run(self, number: int) -> None:
         self._tell(number)
+        self.stopped = self._hosted()
         if self._engine is not None:
             # Whatever the run says in the end is in its log and in the registry.
             with contextlib.suppress(Exception):
                 self._engine.shutdown(keep_training=False)
-        self._leave(128 + number)
-        if not self._done.wait(LEAVE_SECONDS):
-            self._end_at_once(128 + number)
+        self._leaving = 128 + number
+        self._ask_to_leave(self._leaving)
+        if self._terminal.stalled:
+            # The screen waits for somebody to read it, and would wait for ever.
+            self._terminal.put_right()
+            self._terminal.give_up(None)
 
-    def _end_at_once(self, code: int) -> None:
-        # A terminal that takes no output now must not keep the process alive.
-        if os.isatty(2) and select.select([], [2], [], 0)[1]:
-            os.write(2, _RESTORE)
-            if self._modes is not None:
-                termios.tcsetattr(2, termios.TCSANOW, self._modes)
-        self._end(code)
-
-
-def _modes() -> list[Any] | None:
-    """How the terminal was before the screen came; none when there is no terminal."""
-    return termios.tcgetattr(2) if os.isatty(2) else None
+    def _hosted(self) -> str | None:
+        return None if self._engine is None else self._engine.hosted()

@@ -97,4 +97,5 @@ class SignalReceived(Message):
 class LeaveWanted(Message):
     """Somebody outside the screen wants it to be left."""
 
-    code: int
+    code: int | None
+    """None when a run goes on without the screen."""

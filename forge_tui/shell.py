@@ -6,9 +6,10 @@ through it.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, TextIO, cast
 
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 from textual import events
 from textual._compositor import ChopsUpdate
 from textual.app import App
@@ -16,8 +17,11 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import Input
 
+from forge.streams import Harmless
+from forge_tui.driver import driver_of
 from forge_tui.screens.base import Acting, TooSmall, too_small
 from forge_tui.styles import sheet
+from forge_tui.terminal import Terminal
 from forge_tui.text import clean_lines
 from forge_tui.widgets.ascii import AsciiFilter
 from forge_tui.widgets.frame import TightUpdate
@@ -40,6 +44,24 @@ class Shell(App[str]):
         self.theme = DARK.name
         if ascii_only:
             self._filters.append(AsciiFilter())
+        self._terminal: Terminal | None = None
+
+    def show_on(self, terminal: Terminal) -> None:
+        """Show the screen on a terminal; to be called before it runs."""
+        self._terminal = terminal
+        self.driver_class = driver_of(terminal, self.may_suspend)
+        # Why the screen failed is told where the screen was, with whatever text stood in it.
+        stream = Harmless(cast(TextIO, terminal), terminal=False)
+        self.error_console = Console(file=cast(TextIO, stream), markup=False, highlight=False)
+
+    def lead_output(self, log: Path | None) -> None:
+        """Where what libraries print goes while the screen is on; none throws it away."""
+        if self._terminal is not None:
+            self._terminal.lead_output(log)
+
+    def may_suspend(self) -> bool:
+        """Whether SIGTSTP may stop this process."""
+        return True
 
     def hint(self, text: str) -> None:
         """A short sentence that goes away by itself and replaces the one before."""
@@ -79,6 +101,12 @@ class Shell(App[str]):
             return False
         field.insert_text_at_cursor(text)
         return True
+
+    def _print(self, text: str, stderr: bool = False) -> None:
+        # What Python code prints while the screen is on goes where a C library's output goes.
+        super()._print(text, stderr)
+        if self._terminal is not None:
+            self._terminal.log(text)
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
         if isinstance(renderable, ChopsUpdate):

@@ -17,9 +17,9 @@ from rich.console import Console, ConsoleDimensions
 from rich.progress import BarColumn, Progress, TextColumn
 
 from forge import units
-from forge.cli.signals import Signals
 from forge.cli.watch import Look, Watch, figures, position
 from forge.registry import EventRow
+from forge.signals import Signals
 from forge.streams import inside
 from forge.text import clean
 

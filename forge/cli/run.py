@@ -17,8 +17,8 @@ from forge.cli import exits
 from forge.cli.console import put_json, say
 from forge.cli.home import engine_of
 from forge.cli.report import answer, put_reports
-from forge.cli.signals import Signals
 from forge.errors import ForgeError, NotFoundError
+from forge.signals import Signals
 
 if TYPE_CHECKING:
     from forge.config import PipelineConfig
@@ -89,6 +89,7 @@ def host(engine: Engine, session_id: str, *, json: bool, quiet: bool) -> int:
 def _wait(hosted: HostedRun, signals: Signals) -> None:
     asked = False
     while not hosted.wait(_WAIT_SECONDS):
+        signals.look()
         if signals.stop is not None and not asked:
             asked = True
             hosted.stop(f"stopped by {SignalNames(signals.stop).name}")

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from forge.errors import ForgeError, NotFoundError, RegistryError
 from forge.home import Home
-from forge.registry import Error, Query, SessionRow, State, metrics, queries
+from forge.registry import Error, Query, State, metrics, queries
 from forge.registry.query import fetch
 from forge.registry.sqlite import open_reader
 from forge_tui import units
@@ -36,7 +36,7 @@ def find_session(home: Home, text: str) -> str:
     raise NotFoundError(f'there is no session "{shown}" in {home.root}; "forge sessions" lists them.')
 
 
-def _fetch_registry(home: Home, query: Query[SessionRow]) -> list[SessionRow]:
+def _fetch_registry(home: Home, query: Query[T]) -> list[T]:
     if not home.registry.exists():
         return []
     try:
@@ -69,14 +69,21 @@ def progress_line(home: Home, session_id: str) -> str:
     if beat.status:
         # Outside the step loop: nothing is known about how long that takes.
         left = f", {clean(beat.status)}"
-    return (
-        f"{words.phase_title(beat.phase)} step {units.steps(beat.step)} of {units.steps(beat.total_steps)}"
-        f"{left} (Ctrl-C stops with a checkpoint)"
-    )
+    step, total = units.steps(beat.step), units.steps(beat.total_steps)
+    return f"{words.phase_title(beat.phase)} step {step} of {total}{left}"
+
+
+def session_name(home: Home, session_id: str) -> str:
+    """What a person calls a session."""
+    try:
+        row = next(iter(_fetch_registry(home, queries.session(session_id))), None)
+    except RegistryError:
+        row = None
+    return "the run" if row is None else clean(row.name)
 
 
 def last_line(home: Home, session_id: str) -> tuple[str, bool]:
-    """How a run ended that went on without the screen, with what to do next; and whether it failed."""
+    """How a run ended that was hosted here, with what to do next; and whether it failed."""
     row = next(iter(_fetch_registry(home, queries.session(session_id))), None)
     if row is None:
         return "the session is gone", True
@@ -88,4 +95,6 @@ def last_line(home: Home, session_id: str) -> tuple[str, bool]:
         )
     if row.state is State.FAILED:
         return f"{name} failed: {clean(row.error or 'its log says why')}", True
-    return f"{name} is {row.state}; forge resume {name} goes on with it", False
+    events = _fetch_registry(home, queries.latest_events(session_id, 10))
+    why = next((f": {clean(event.message)}" for event in reversed(events) if event.kind == "stop"), "")
+    return f"{name} is {row.state}{why}; forge resume {name} goes on with it", False

@@ -1,7 +1,8 @@
 """The beat of the screen: one look after another, never faster than its own cost allows.
 
 The cost of a look is the processor time of the event loop's thread since the look before, so drawing is
-paid for too, whatever widget did it.
+paid for too, whatever widget did it. However rarely it looks, what somebody else asked of a run shows within
+a second: a peek costs next to nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from collections.abc import Awaitable, Callable
 from forge_tui.services.pace import Pace
 
 Look = Callable[[], Awaitable[None]]
+Peek = Callable[[], Awaitable[bool]]
+"""Whether there is something that a look should not keep waiting."""
+PEEK_SECONDS = 0.5
 Wait = Callable[[asyncio.Event, float], Awaitable[None]]
 """Returns when the event is set, or after some seconds."""
 
@@ -28,9 +32,15 @@ class Pulse:
     """Calls `look` for ever; `wake` asks for the next look at once."""
 
     def __init__(
-        self, look: Look, pace: Pace, cpu: Callable[[], float] = time.thread_time, wait: Wait = timed
+        self,
+        look: Look,
+        pace: Pace,
+        cpu: Callable[[], float] = time.thread_time,
+        wait: Wait = timed,
+        peek: Peek | None = None,
     ) -> None:
         self._look = look
+        self._peek = peek
         self._cpu = cpu
         self._wait = wait
         self._woken = asyncio.Event()
@@ -47,8 +57,16 @@ class Pulse:
         while True:
             await self._look()
             self.looks += 1
-            await self._wait(self._woken, self.pace.interval)
+            await self._rest(self.pace.interval)
             self._woken.clear()
             now = self._cpu()
             self.pace.observe(now - mark)
             mark = now
+
+    async def _rest(self, seconds: float) -> None:
+        while self._peek is not None and seconds > PEEK_SECONDS:
+            await self._wait(self._woken, PEEK_SECONDS)
+            if self._woken.is_set() or await self._peek():
+                return
+            seconds -= PEEK_SECONDS
+        await self._wait(self._woken, seconds)

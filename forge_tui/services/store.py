@@ -34,6 +34,7 @@ class Source:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._reader: Reader | None = None
+        self._peeked = False
         self.statements = 0
         """SQL statements sent so far; a budget test counts them."""
 
@@ -49,11 +50,17 @@ class Source:
         Raises:
             Error: the file cannot be read.
         """
+        peeked, self._peeked = self._peeked, False
         reader = await self._open()
         if reader is None:
             return False
         self.statements += 1
-        return await reader.changed()
+        return await reader.changed() or peeked
+
+    async def peek(self) -> bool:
+        """The same, for somebody who does not read what changed: the next call of `changed` still says so."""
+        self._peeked = await self.changed()
+        return self._peeked
 
     async def fetch(self, query: Query[T]) -> list[T]:
         """All rows of a query; none while the file does not exist."""

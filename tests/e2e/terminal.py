@@ -6,14 +6,18 @@ that nobody looks at never blocks on a full pipe, and a failure shows the screen
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import itertools
 import os
 import re
 import select
 import signal
+import sys
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pexpect
@@ -24,10 +28,13 @@ PATIENCE = 90.0
 TICK = 0.25
 """Longest read between two looks at a condition that no output announces."""
 
+_PTY_BYTES = 4095
+"""What the reading end of a pseudo-terminal holds."""
+
 KEYS = {
     "enter": "\r", "escape": "\x1b", "tab": "\t", "backspace": "\x7f", "ctrl+a": "\x01", "ctrl+c": "\x03",
-    "ctrl+k": "\x0b", "ctrl+s": "\x13", "space": " ", "up": "\x1b[A", "down": "\x1b[B", "right": "\x1b[C",
-    "left": "\x1b[D",
+    "ctrl+k": "\x0b", "ctrl+q": "\x11", "ctrl+s": "\x13", "ctrl+z": "\x1a", "space": " ", "up": "\x1b[A",
+    "down": "\x1b[B", "right": "\x1b[C", "left": "\x1b[D",
 }  # fmt: skip
 # The kitty keyboard protocol and cursor shapes, which pyte would take for text.
 _UNKNOWN_TO_PYTE = re.compile(rb"\x1b\[[<=>][0-9;]*[a-zA-Z]|\x1b\[[0-9]* q")
@@ -52,6 +59,8 @@ class Terminal:
         self._screen = self._screens[False]
         self._stream = pyte.ByteStream(self._screen)
         self._pending = b""
+        self._hung_up = False
+        self._looking = True
         self.raw = b""
         """Every byte that the program wrote."""
         self._process = pexpect.spawn(
@@ -140,6 +149,30 @@ class Terminal:
         """Send the program a signal."""
         self._process.kill(number)
 
+    def hang_up(self) -> None:
+        """Close our end: with the last descriptor the kernel sends SIGHUP."""
+        self._hung_up = True
+        self._process.ptyproc.fileobj.close()
+
+    def look_away(self) -> None:
+        """Read nothing from now on, as a link that stalls, and leave no room; it has to be Linux."""
+        self._looking = False
+        name = Path(f"/proc/{self.pid}/fd/0").readlink()
+        theirs = os.open(name, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        unread = bytearray(4)
+        # The kernel moves what was written on from one buffer to the next: it is full when both are.
+        while int.from_bytes(unread, sys.byteorder) < _PTY_BYTES:
+            with contextlib.suppress(BlockingIOError):
+                while os.write(theirs, bytes(64)):
+                    continue
+            fcntl.ioctl(self.descriptor, termios.FIONREAD, unread)
+        os.close(theirs)
+
+    def look_again(self) -> None:
+        """Read what came meanwhile, and go on reading."""
+        self._looking = True
+        self._desk.read_all()
+
     def ended(self, timeout: float = PATIENCE) -> int:
         """Wait for the program's end; returns its exit code, 128 + n where signal n ended it."""
         self.wait_until(lambda: not self._alive(), "the end", timeout)
@@ -152,14 +185,27 @@ class Terminal:
         """End the program, however it feels about it."""
         if self._alive():
             self._process.kill(signal.SIGKILL)
-        self._process.close(force=True)
+            self._process.wait()
+        if not self._hung_up:
+            self._process.close(force=True)
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the program is stopped, as by Ctrl-Z; it has to be Linux to tell."""
+        status = Path(f"/proc/{self.pid}/stat").read_text("utf-8")
+        return status.rpartition(")")[2].split()[0] in "Tt"
 
     # --- the terminal itself ------------------------------------------------------------------------
 
     @property
     def descriptor(self) -> int:
         """Our end of the pseudo-terminal; -1 when it is closed."""
-        return -1 if self._process.closed else int(self._process.child_fd)
+        return -1 if self._process.closed or self._hung_up else int(self._process.child_fd)
+
+    @property
+    def looked_at(self) -> bool:
+        """Whether what the program writes is read."""
+        return self._looking and self.descriptor >= 0
 
     def modes(self) -> Modes:
         """Echo, line editing and the like, as `stty` shows them."""
@@ -222,7 +268,7 @@ class Desk:
     def read(self, timeout: float) -> bool:
         """Let every terminal take what its program wrote; returns whether any did."""
         poll = select.poll()
-        open_ones = {each.descriptor: each for each in self._terminals if each.descriptor >= 0}
+        open_ones = {each.descriptor: each for each in self._terminals if each.looked_at}
         for descriptor in open_ones:
             poll.register(descriptor, select.POLLIN)
         took = [open_ones[descriptor].take() for descriptor, _ in poll.poll(timeout * 1000)]
@@ -232,6 +278,14 @@ class Desk:
         """Let every terminal take what there is now: half a frame says nothing."""
         while self.read(0):
             continue
+
+    def wait_until(self, condition: Callable[[], bool], what: str, timeout: float = PATIENCE) -> None:
+        """Read until `condition` holds, whichever program it is about."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            left = deadline - time.monotonic()
+            assert left > 0, f"{what} did not come in {timeout:.0f} s"
+            self.read(min(TICK, left))
 
     def close(self) -> None:
         """End every program that is still there."""

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from forge.home import Home
 from forge_tui import life
-from forge_tui.life import Signals
+from forge_tui.life import Guard
+from forge_tui.terminal import Terminal as OwnTerminal
 from tests.conftest import ROOT
 from tests.e2e.terminal import PATIENCE, Desk, Terminal
+from tests.ui import homes
 from tests.ui.seed import FIRST, FakeEngine
 
 Seeded = Callable[[str], Home]
 
 
-@pytest.fixture
-def handlers() -> Iterator[None]:
-    """Gives the signals' handlers back."""
-    before = {number: signal.getsignal(number) for number in life.STOPPING}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+# --- handlers -------------------------------------------------------------------------------------------
 
 
 class Heard:
@@ -36,12 +34,12 @@ class Heard:
 
     def __init__(self) -> None:
         self.told: list[int] = []
-        self.left: list[int] = []
+        self.left: list[int | None] = []
         self.ended: list[int] = []
         self.leaving = threading.Event()
         self.ending = threading.Event()
 
-    def leave(self, code: int) -> None:
+    def leave(self, code: int | None) -> None:
         """The screen is asked to leave."""
         self.left.append(code)
         self.leaving.set()
@@ -52,100 +50,266 @@ class Heard:
         self.ending.set()
 
 
-def signals(engine: FakeEngine | None) -> tuple[Signals, Heard]:
-    """Installed handlers that end nothing."""
-    heard = Heard()
-    made = Signals(engine, heard.told.append, heard.leave, heard.end)
-    made.install()
-    return made, heard
+class Paper:
+    """A terminal that only remembers; a pipe's end stands for its descriptor."""
+
+    def __init__(self, *, stalled: bool = False) -> None:
+        self.fd, self._other = os.pipe()
+        self.stalled = stalled
+        self.gone = False
+        self.logs: list[Path | None] = []
+        self.put_right_times = 0
+
+    def give_up(self, log: Path | None) -> None:
+        """Remember where its output leads."""
+        self.gone = True
+        self.logs.append(log)
+
+    def put_right(self) -> None:
+        """Count."""
+        self.put_right_times += 1
+
+    def hang_up(self) -> None:
+        """The other end goes, without a signal."""
+        os.close(self._other)
 
 
-# --- handlers -------------------------------------------------------------------------------------------
+class Stand:
+    """A guard at work in this process, with everything around it pretended."""
+
+    def __init__(self, engine: FakeEngine | None, home: Home, *, stalled: bool = False) -> None:
+        self.heard, self.paper = Heard(), Paper(stalled=stalled)
+        self.guard = Guard(
+            engine,
+            home,
+            cast(OwnTerminal, self.paper),
+            self.heard.told.append,
+            self.heard.leave,
+            self.heard.end,
+        )
 
 
-@pytest.mark.usefixtures("handlers")
-@pytest.mark.parametrize("number", life.STOPPING)
-def test_a_signal_stops_the_run_and_then_the_screen(number: signal.Signals) -> None:
+@pytest.fixture
+def stand(tmp_path: Path) -> Iterator[Callable[..., Stand]]:
+    """Makes guards; their handlers are given back."""
+    made: list[Stand] = []
+
+    def make(engine: FakeEngine | None, **options: Any) -> Stand:
+        made.append(Stand(engine, Home(tmp_path), **options))
+        made[-1].guard.__enter__()
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.guard.screen_left()
+        each.guard.__exit__(None, None, None)
+
+
+Stands = Callable[..., Stand]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_run_and_then_the_screen(stand: Stands, number: signal.Signals) -> None:
     engine = FakeEngine(hosting=FIRST)
-    made, heard = signals(engine)
+    one = stand(engine)
     signal.raise_signal(number)
-    assert heard.leaving.wait(PATIENCE)
+    assert one.heard.leaving.wait(PATIENCE)
     assert engine.calls == [("shutdown", False)]
-    assert (heard.told, heard.left) == ([number], [128 + number])
-    assert made.finished() == 128 + number
-    assert heard.ended == []
+    assert (one.heard.told, one.heard.left) == ([number], [128 + number])
+    assert (one.guard.stop, one.guard.stopped) == (number, FIRST)
+    assert one.heard.ended == []
+    assert not one.paper.gone
 
 
-@pytest.mark.usefixtures("handlers")
-def test_without_a_signal_there_is_nothing_to_wait_for() -> None:
-    made, heard = signals(FakeEngine())
-    assert made.finished() is None
-    assert (heard.told, heard.left, heard.ended) == ([], [], [])
+def test_a_hang_up_takes_the_screen_from_a_run_that_goes_on(stand: Stands, tmp_path: Path) -> None:
+    engine = FakeEngine(hosting=FIRST)
+    one = stand(engine)
+    signal.raise_signal(signal.SIGHUP)
+    assert one.heard.leaving.wait(PATIENCE)
+    assert one.paper.logs == [Home(tmp_path).session(FIRST).log]
+    assert (one.heard.left, engine.calls) == ([None], [])
+    signal.raise_signal(signal.SIGHUP)
+    one.guard.finish()
+    assert (one.heard.left, one.heard.ended, len(one.paper.logs)) == ([None], [], 1)
 
 
-@pytest.mark.usefixtures("handlers")
-def test_a_screen_that_cannot_leave_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(life, "LEAVE_SECONDS", 0.0)
-    _, heard = signals(None)
+def test_a_terminal_that_goes_without_a_signal_is_a_hang_up(stand: Stands) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        one = stand(FakeEngine(hosting=FIRST))
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        one.paper.hang_up()
+        assert one.heard.leaving.wait(PATIENCE)
+        assert one.heard.left == [None]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_run_without_a_terminal_is_stopped_by_a_signal(stand: Stands) -> None:
+    engine = FakeEngine(hosting=FIRST)
+    one = stand(engine)
+    signal.raise_signal(signal.SIGHUP)
+    assert one.heard.leaving.wait(PATIENCE)
+    one.guard.screen_left()
     signal.raise_signal(signal.SIGTERM)
-    assert heard.ending.wait(PATIENCE)
-    assert heard.ended == [143]
+    one.guard.finish()
+    assert engine.calls == [("shutdown", False)]
+    assert one.heard.left == [None, 143]
+    assert one.heard.ended == []
 
 
-@pytest.mark.usefixtures("handlers")
-def test_a_second_signal_waits_for_nothing() -> None:
+@pytest.mark.parametrize("engine", [None, FakeEngine()])
+def test_without_a_run_a_hang_up_ends_the_program(stand: Stands, engine: FakeEngine | None) -> None:
+    one = stand(engine)
+    signal.raise_signal(signal.SIGHUP)
+    assert one.heard.leaving.wait(PATIENCE)
+    assert (one.heard.left, one.paper.logs) == ([129], [None])
+
+
+def test_without_a_signal_nothing_is_done(stand: Stands) -> None:
+    one = stand(FakeEngine(hosting=FIRST))
+    one.guard.finish()
+    assert (one.heard.told, one.heard.left, one.heard.ended) == ([], [], [])
+    assert one.guard.stop is None
+    assert not one.guard.hung_up
+
+
+def test_a_screen_that_cannot_leave_is_left_behind(stand: Stands, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(life, "LEAVE_SECONDS", 0.0)
+    one = stand(None)
+    signal.raise_signal(signal.SIGTERM)
+    assert one.heard.ending.wait(PATIENCE)
+    assert one.heard.ended[0] == 143
+    assert one.paper.put_right_times >= 1
+
+
+def test_a_screen_that_cannot_leave_does_not_end_a_run(
+    stand: Stands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(life, "LEAVE_SECONDS", 0.0)
+    asked = threading.Semaphore(0)
+
+    class Long(FakeEngine):
+        def hosted(self) -> str | None:
+            asked.release()
+            return super().hosted()
+
+    engine = Long(hosting=FIRST)
+    one = stand(engine)
+    signal.raise_signal(signal.SIGHUP)
+    for _ in range(5):
+        assert asked.acquire(timeout=PATIENCE)
+    assert one.heard.ended == []
+    engine.hosting = None
+    assert one.heard.ending.wait(PATIENCE)
+    assert one.heard.ended[0] == 129
+
+
+def test_a_screen_that_nobody_reads_is_released(stand: Stands) -> None:
+    one = stand(FakeEngine(hosting=FIRST), stalled=True)
+    signal.raise_signal(signal.SIGTERM)
+    assert one.heard.leaving.wait(PATIENCE)
+    one.guard.finish()
+    assert (one.paper.put_right_times, one.paper.logs) == (1, [None])
+    assert one.heard.ended == []
+
+
+def test_a_second_signal_waits_for_nothing(stand: Stands) -> None:
     stuck = threading.Event()
 
     class Stuck(FakeEngine):
         def shutdown(self, *, keep_training: bool) -> None:
             stuck.wait(PATIENCE)
 
-    made, heard = signals(Stuck(hosting=FIRST))
+    one = stand(Stuck(hosting=FIRST))
     signal.raise_signal(signal.SIGINT)
-    assert heard.ended == []
+    assert one.heard.ended == []
     signal.raise_signal(signal.SIGINT)
-    assert heard.ended == [130]
+    assert one.heard.ended == [130]
+    assert one.paper.put_right_times == 1
     stuck.set()
-    assert made.finished() == 130
 
 
-@pytest.mark.usefixtures("handlers")
-def test_an_engine_that_fails_does_not_keep_the_screen() -> None:
-    _, heard = signals(FakeEngine(fail=RuntimeError("no disk")))
+def test_an_engine_that_fails_does_not_keep_the_screen(stand: Stands) -> None:
+    one = stand(FakeEngine(fail=RuntimeError("no disk")))
     signal.raise_signal(signal.SIGTERM)
-    assert heard.leaving.wait(PATIENCE)
+    assert one.heard.leaving.wait(PATIENCE)
 
 
-@pytest.mark.usefixtures("handlers")
-def test_what_the_parent_wants_ignored_stays_ignored() -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signals(None)
-    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+def test_handlers_are_given_back(stand: Stands, tmp_path: Path) -> None:
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, *life.BORROWED)
+    before = [signal.getsignal(number) for number in numbers]
+    one = Stand(None, Home(tmp_path))
+    with one.guard:
+        one.guard.screen_left()
+        assert signal.getsignal(signal.SIGTSTP) == one.guard._on_suspend
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 # --- processes ------------------------------------------------------------------------------------------
 
 
-def hosted(desk: Desk, home: Home, marker: Path, mode: str = "plain") -> Terminal:
-    """The application with a pretended run, on a terminal."""
-    return desk.open(sys.executable, "-m", "tests.ui.hosted", str(home.root), str(marker), mode)
+class Hosted:
+    """The application with a pretended run, on a terminal of its own and over a home of its own."""
+
+    def __init__(self, desk: Desk, folder: Path, *modes: str, home: str = "running") -> None:
+        self.desk, self.folder, self.modes = desk, folder, modes
+        self.home = homes.make(home, folder / "seeded")
+        self.command = (sys.executable, "-m", "tests.ui.hosted", str(self.home.root), str(folder), *modes)
+
+    def open(self) -> Terminal:
+        """Start it and wait for its screen."""
+        screen = self.desk.open(*self.command)
+        screen.wait_for("RUNNING")
+        return screen
+
+    @property
+    def steps(self) -> int:
+        """How many the run has made."""
+        path = self.folder / "steps"
+        return path.stat().st_size if path.exists() else 0
+
+    @property
+    def threads(self) -> set[str]:
+        """Names of the program's threads."""
+        path = self.folder / "threads"
+        return set(path.read_text("utf-8").split("\n")) if path.exists() else set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was stopped with a checkpoint."""
+        return (self.folder / "checkpoint").exists()
+
+    @property
+    def log(self) -> Path:
+        """The session's log."""
+        return self.home.session(FIRST).log
+
+    def goes_on(self, screen: Terminal, count: int = 50) -> None:
+        """The run makes so many steps more."""
+        before = self.steps
+        screen.wait_until(lambda: self.steps >= before + count, "more steps")
+
+    def let_end(self) -> None:
+        """The run comes to its end."""
+        (self.folder / "end").touch()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_checkpoints_and_restores_the_terminal(
-    seeded: Seeded, desk: Desk, tmp_path: Path, number: signal.Signals
+    desk: Desk, tmp_path: Path, number: signal.Signals
 ) -> None:
-    screen = hosted(desk, seeded("running"), tmp_path / "marker")
-    screen.wait_for("RUNNING")
+    run = Hosted(desk, tmp_path)
+    screen = run.open()
     screen.signal(number)
     assert screen.ended() == 128 + number
     assert screen.restored
-    assert (tmp_path / "marker").read_text("utf-8") == "checkpoint"
+    assert run.stopped
+    assert "forge resume swift-otter-12" in screen.said
 
 
-def test_a_second_signal_ends_a_run_that_does_not_stop(seeded: Seeded, desk: Desk, tmp_path: Path) -> None:
-    screen = hosted(desk, seeded("running"), tmp_path / "marker", "stuck")
-    screen.wait_for("RUNNING")
+def test_a_second_signal_ends_a_run_that_does_not_stop(desk: Desk, tmp_path: Path) -> None:
+    screen = Hosted(desk, tmp_path, "stuck").open()
     screen.signal(signal.SIGTERM)
     screen.wait_for("SIGTERM: stopping at the next step with a checkpoint")
     screen.signal(signal.SIGINT)
@@ -153,98 +317,254 @@ def test_a_second_signal_ends_a_run_that_does_not_stop(seeded: Seeded, desk: Des
     assert screen.restored
 
 
-def test_a_lost_terminal_loses_no_training(seeded: Seeded, desk: Desk, tmp_path: Path) -> None:
-    screen = hosted(desk, seeded("running"), tmp_path / "marker")
-    screen.wait_for("RUNNING")
-    screen._process.ptyproc.fileobj.close()
-    assert screen._process.wait() == 128 + signal.SIGHUP
-    assert (tmp_path / "marker").read_text("utf-8") == "checkpoint"
+SCREEN_THREADS = {"textual-input", "textual-output"}
 
 
-def test_a_crash_restores_the_terminal_and_stops_the_run(seeded: Seeded, desk: Desk, tmp_path: Path) -> None:
-    screen = hosted(desk, seeded("running"), tmp_path / "marker", "crash")
-    assert screen.ended() == 1
+def leads(pid: int) -> set[str]:
+    """Where a process's descriptors lead."""
+    return {str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("how", ["closed", "ignored"])
+def test_a_lost_terminal_loses_no_step(desk: Desk, tmp_path: Path, how: str) -> None:
+    run = Hosted(desk, tmp_path)
+    if how == "ignored":
+        # No signal tells of it, as after `trap '' HUP` in the shell.
+        run.command = ("/bin/sh", "-c", f"trap '' HUP; exec {' '.join(run.command)}")
+    screen = run.open()
+    screen.wait_until(lambda: run.threads >= SCREEN_THREADS, "the screen's threads")
+    screen.hang_up()
+    screen.wait_until(lambda: not run.threads & SCREEN_THREADS, "the end of the screen's threads")
+    links = [str(Path(f"/proc/{screen.pid}/fd/{number}").readlink()) for number in (0, 1, 2)]
+    assert links == [os.devnull, str(run.log), str(run.log)]
+    assert not [lead for lead in leads(screen.pid) if lead.startswith("/dev/pts/")]
+    run.goes_on(screen)
+    assert not run.stopped
+    run.let_end()
+    assert screen.ended() == 0
+
+
+def test_without_a_terminal_a_signal_stops_with_a_checkpoint(desk: Desk, tmp_path: Path) -> None:
+    run = Hosted(desk, tmp_path)
+    screen = run.open()
+    screen.hang_up()
+    run.goes_on(screen)
+    screen.signal(signal.SIGTERM)
+    assert screen.ended() == 143
+    assert run.stopped
+
+
+def test_a_hang_up_without_a_run_ends_the_program(desk: Desk, tmp_path: Path) -> None:
+    screen = Hosted(desk, tmp_path, "idle").open()
+    screen.hang_up()
+    assert screen.ended() == 129
+
+
+def test_a_terminal_that_nobody_reads_keeps_neither_steps_nor_a_stop(desk: Desk, tmp_path: Path) -> None:
+    run = Hosted(desk, tmp_path)
+    screen = run.open()
+    screen.look_away()
+    screen.press("z")
+    run.goes_on(screen, 100)
+    screen.signal(signal.SIGTERM)
+    assert screen.ended() == 143
+    assert run.stopped
+    screen.look_again()
     assert screen.restored
-    assert "a bug in the screen" in screen.text
-    assert (tmp_path / "marker").read_text("utf-8") == "checkpoint"
 
 
-def test_training_goes_on_without_a_screen(seeded: Seeded, desk: Desk, tmp_path: Path) -> None:
-    screen = hosted(desk, seeded("running"), tmp_path / "marker", "short")
-    screen.wait_for("RUNNING")
+def test_a_crash_restores_the_terminal_and_keeps_training(desk: Desk, tmp_path: Path) -> None:
+    run = Hosted(desk, tmp_path, "crash")
+    screen = desk.open(*run.command)
+    screen.wait_for("goes on training without its screen")
+    assert "a bug in the screen" in screen.raw.decode()
+    assert screen.restored
+    run.goes_on(screen)
+    run.let_end()
+    assert screen.ended() == 1
+    assert not run.stopped
+
+
+def test_what_libraries_print_goes_to_the_log(desk: Desk, tmp_path: Path) -> None:
+    run = Hosted(desk, tmp_path, "noisy")
+    screen = run.open()
+    screen.wait_until(lambda: run.log.exists() and "warns" in run.log.read_text(), "both lines in the log")
+    assert run.log.read_text("utf-8") == "a C library prints\na Python library warns\n"
+    screen.press("z")
+    run.let_end()
+    screen.press("q")
+    assert screen.ended() == 0
+    assert b"library" not in screen.raw
+
+
+# --- training without a screen --------------------------------------------------------------------------
+
+
+def kept(desk: Desk, folder: Path) -> tuple[Hosted, Terminal]:
+    """A run whose screen was left."""
+    run = Hosted(desk, folder)
+    screen = run.open()
     screen.press("q")
     screen.wait_for("keep training without it")
     screen.press("b")
+    screen.wait_for(
+        "Closing this terminal is safe", "forge-tui attaches again", "Ctrl-C stops with a checkpoint"
+    )
+    screen.wait_for("Pre-training step 310 of 500")
+    assert screen.restored
+    return run, screen
+
+
+def test_training_goes_on_without_a_screen(desk: Desk, tmp_path: Path) -> None:
+    run, screen = kept(desk, tmp_path)
+    lines = screen.text.count("\n")
+    run.goes_on(screen)
+    assert screen.text.count("\n") == lines
+    run.let_end()
     assert screen.ended() == 0
     assert screen.restored
-    assert "Pre-training step 310 of 500" in screen.text
-    assert "Ctrl-C stops with a checkpoint" in screen.text
+    assert not run.stopped
 
 
-def test_training_without_a_screen_is_stopped_by_a_key(seeded: Seeded, desk: Desk, tmp_path: Path) -> None:
-    screen = hosted(desk, seeded("running"), tmp_path / "marker")
-    screen.wait_for("RUNNING")
-    screen.press("q")
-    screen.wait_for("keep training without it")
-    screen.press("b")
-    screen.wait_for("Ctrl-C stops with a checkpoint")
+def test_without_a_screen_ctrl_c_stops_with_a_checkpoint(desk: Desk, tmp_path: Path) -> None:
+    run, screen = kept(desk, tmp_path)
     screen.press("ctrl+c")
     assert screen.ended() == 130
-    assert "stopping at the next step with a checkpoint" in screen.text
-    assert (tmp_path / "marker").read_text("utf-8") == "checkpoint"
+    screen.wait_for("stopping at the next step with a checkpoint", "forge resume swift-otter-12")
+    assert run.stopped
 
 
-def test_a_terminal_without_utf8_gets_ascii(seeded: Seeded, desk: Desk) -> None:
-    env = {
-        "LANG": "C",
-        "PYTHONUTF8": "0",
-        "PYTHONCOERCECLOCALE": "0",
-        "FORGE_HOME": str(seeded("running").root),
-    }
-    screen = desk.open(sys.executable, "-m", "forge_tui", "--readonly", env=env)
-    screen.wait_for("swift-otter-12", "RUNNING")
-    assert screen.text.isascii()
-    screen.press("q")
+def test_without_a_screen_a_closed_terminal_is_safe(desk: Desk, tmp_path: Path) -> None:
+    run, screen = kept(desk, tmp_path)
+    screen.hang_up()
+    run.goes_on(screen)
+    assert not run.stopped
+    run.let_end()
     assert screen.ended() == 0
 
 
-# --- without a screen -----------------------------------------------------------------------------------
+def test_without_a_screen_ctrl_z_suspends_nothing(desk: Desk, tmp_path: Path) -> None:
+    run, screen = kept(desk, tmp_path)
+    screen.press("ctrl+z")
+    screen.wait_for("Ctrl-Z would suspend the training too, so it is ignored")
+    run.goes_on(screen)
+    assert not screen.suspended
+    run.let_end()
+    assert screen.ended() == 0
 
 
-def test_without_a_terminal_it_says_what_to_do(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "forge_tui"],
-        capture_output=True, text=True, check=False, cwd=ROOT, timeout=PATIENCE, stdin=subprocess.DEVNULL,
-        env={**os.environ, "FORGE_HOME": str(tmp_path)},
-    )  # fmt: skip
-    assert result.returncode == 2
-    assert result.stdout == ""
-    for said in ("this is not a terminal", "ssh -t", "forge status"):
-        assert said in result.stderr
-    assert list(tmp_path.iterdir()) == []
+def test_a_program_that_trains_is_not_suspended(desk: Desk, tmp_path: Path) -> None:
+    run = Hosted(desk, tmp_path)
+    screen = run.open()
+    screen.signal(signal.SIGTSTP)
+    screen.wait_for("This program trains and is not suspended")
+    run.goes_on(screen)
+    screen.signal(signal.SIGTERM)
+    assert screen.ended() == 143
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "said"),
-    [
-        (["--start", "no-such-preset"], 4, "no-such-preset"),
-        (["--start", "tiny", "otter"], 3, "leave out SESSION"),
-        (["--start", "tiny", "--readonly"], 3, "leave out SESSION and --readonly"),
-        (["nobody"], 4, 'there is no session "nobody"'),
-        (["--nonsense"], 2, "unrecognized arguments"),
-        (["--version"], 0, "forge-tui "),
-    ],
-)
-def test_what_needs_no_screen_is_said_before_it_opens(
-    desk: Desk, arguments: list[str], code: int, said: str
+def test_a_program_that_only_looks_is_suspended_and_comes_back(desk: Desk, tmp_path: Path) -> None:
+    screen = Hosted(desk, tmp_path, "idle").open()
+    screen.signal(signal.SIGTSTP)
+    screen.wait_until(lambda: screen.suspended, "the suspension")
+    assert screen.restored
+    screen.signal(signal.SIGCONT)
+    screen.wait_until(lambda: screen.mode_set(1049) is True, "the screen")
+    screen.press("q")
+    assert screen.ended() == 0
+    assert screen.restored
+
+
+# --- what a killed screen leaves ------------------------------------------------------------------------
+
+
+def shell(desk: Desk, run: Hosted) -> Terminal:
+    """A shell on a terminal that starts the program twice."""
+    line = " ".join(run.command)
+    screen = desk.open("/bin/sh", "-c", f"{line}; echo killed; {line}; echo end; read answer")
+    screen.wait_for("RUNNING")
+    return screen
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process has started."""
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_after_a_kill_the_next_start_puts_the_terminal_right_and_says_how(desk: Desk, tmp_path: Path) -> None:
+    run = Hosted(desk, tmp_path, "idle")
+    screen = shell(desk, run)
+    (process,) = children(screen.pid)
+    assert [note.name for note in run.home.screens.iterdir()]
+    os.kill(process, signal.SIGKILL)
+    screen.wait_until(lambda: children(screen.pid) not in ([], [process]), "the second start")
+    screen.wait_until(lambda: screen.mode_set(1049) is True and screen.sees("RUNNING"), "the second screen")
+    screen.press("q")
+    screen.wait_for("end")
+    assert f"forge-tui was killed on this terminal (process {process})" in screen.said
+    assert "type: reset (or: stty sane)" in screen.said
+    assert screen.restored
+    assert list(run.home.screens.iterdir()) == []
+
+
+def test_after_a_clean_end_nothing_is_said(desk: Desk, tmp_path: Path) -> None:
+    run = Hosted(desk, tmp_path, "idle")
+    screen = shell(desk, run)
+    screen.press("q")
+    screen.wait_until(lambda: screen.raw.count(b"\x1b[?1049h") == 2 and screen.sees("RUNNING"), "the second")
+    screen.press("q")
+    screen.wait_for("end")
+    assert "forge-tui was killed" not in screen.said
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}', '{"pid": "x", "leader": 0}'])
+def test_a_note_that_says_nothing_is_ignored(tmp_path: Path, content: str) -> None:
+    from forge_tui.notes import killed
+
+    home = Home(tmp_path)
+    home.screens.mkdir()
+    (home.screens / "dev-pts-77").write_text(content, "utf-8")
+    assert killed(home, "/dev/pts/77") is None
+    assert killed(home, "/dev/pts/78") is None
+
+
+# --- tmux -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tmux(tmp_path: Path, desk: Desk) -> Iterator[Callable[..., str]]:
+    """Asks a tmux server of this test's own."""
+    if shutil.which("tmux") is None:
+        assert "CI" not in os.environ, "CI installs tmux"
+        pytest.skip("there is no tmux")
+    socket = tmp_path / "tmux"
+
+    def ask(*arguments: str) -> str:
+        result = subprocess.run(
+            ["tmux", "-S", str(socket), "-f", os.devnull, *arguments],
+            capture_output=True, text=True, check=True, timeout=PATIENCE, cwd=ROOT, env=desk.env,
+        )  # fmt: skip
+        return result.stdout
+
+    yield ask
+    ask("kill-server")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("what", ["kill-pane", "kill-window"])
+def test_a_killed_tmux_pane_loses_no_step(
+    desk: Desk, tmp_path: Path, tmux: Callable[..., str], what: str
 ) -> None:
-    screen = desk.open(sys.executable, "-m", "forge_tui", *arguments)
-    assert screen.ended() == code
-    assert said in screen.said
-    assert screen.mode_set(1049) is None
-
-
-def test_a_dumb_terminal_is_refused(desk: Desk) -> None:
-    screen = desk.open(sys.executable, "-m", "forge_tui", env={"TERM": "dumb"})
-    assert screen.ended() == 2
-    assert 'TERM is "dumb"' in screen.said
+    run = Hosted(desk, tmp_path)
+    tmux("new-session", "-d", "-s", "keep", "-x", "80", "-y", "24", "sleep 600")
+    pid = int(tmux("new-window", "-t", "keep", "-P", "-F", "#{pane_pid}", " ".join(run.command)))
+    desk.wait_until(lambda: "RUNNING" in tmux("capture-pane", "-p", "-t", "keep:1"), "the screen")
+    tmux(what, "-t", "keep:1")
+    desk.wait_until(lambda: not run.threads & SCREEN_THREADS, "the end of the screen")
+    before = run.steps
+    desk.wait_until(lambda: run.steps >= before + 50, "more steps")
+    assert not run.stopped
+    os.kill(pid, signal.SIGTERM)
+    desk.wait_until(lambda: run.stopped, "the checkpoint")

@@ -18,10 +18,10 @@ import pyte
 import pytest
 
 from forge.cli.display import LINE_SECONDS, Bar, Display, Lines, renderer
-from forge.cli.signals import Signals
 from forge.cli.watch import Look, Watch, figures
 from forge.home import Home
 from forge.registry import EventRow, Heartbeat, Registry, SessionRow, State, edits
+from forge.signals import Signals
 from tests.unit.cli.conftest import add, until
 
 BEAT: dict[str, Any] = {

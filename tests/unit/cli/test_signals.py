@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import sys
 import time
@@ -14,8 +15,8 @@ import pexpect
 import pytest
 
 from forge.cli.display import TICK_SECONDS
-from forge.cli.signals import Signals
 from forge.home import Home
+from forge.signals import Signals
 from tests.unit.cli.conftest import COMMAND, ENDLESS, invoke, until
 
 XOFF = "\x13"
@@ -53,6 +54,21 @@ def test_a_hang_up_takes_only_terminals_away(signals: Signals, tmp_path: Path, l
     assert signals.redirected == frozenset()
     assert signals.stop is None
     assert left == []
+
+
+def test_a_terminal_that_goes_without_a_signal_is_noticed(signals: Signals) -> None:
+    ours, theirs = pty.openpty()
+    spare = os.dup(theirs)
+    signals._terminals = frozenset({theirs})
+    signals.look()
+    assert signals.redirected == frozenset()
+    os.close(ours)
+    signals.look()
+    assert signals.hung_up
+    assert signals.redirected == {theirs}
+    assert os.fstat(theirs).st_rdev == Path(os.devnull).stat().st_rdev != os.fstat(spare).st_rdev
+    for each in (theirs, spare):
+        os.close(each)
 
 
 def test_handlers_are_given_back(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Signals of a run in this process: plain handlers that set a flag and never save anything.
+"""Signals of a process that trains: plain handlers that set a flag and never save anything.
 
 The first SIGINT or SIGTERM asks for a checkpoint and an end at the next step, the second ends the process
 at once. SIGHUP takes the terminal away and lets the run go on.
@@ -7,12 +7,13 @@ at once. SIGHUP takes the terminal away and lets the run go on.
 from __future__ import annotations
 
 import os
-import select
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
+
+from forge import terminal
 
 _SHOW_CURSOR = b"\x1b[?25h\r\n"
 
@@ -20,7 +21,13 @@ _SHOW_CURSOR = b"\x1b[?25h\r\n"
 class Signals:
     """Holds the handlers while a run is hosted, and gives back those from before."""
 
-    def __init__(self, log: Path, leave: Callable[[int], Any] = os._exit) -> None:
+    def __init__(self, log: Path | None, leave: Callable[[int], Any] = os._exit) -> None:
+        """Nothing is handled before the block begins.
+
+        Args:
+            log: where descriptors 1 and 2 lead once the terminal is gone.
+            leave: ends the process at once.
+        """
         self._log = log
         self._leave = leave
         self._before: dict[int, Any] = {}
@@ -51,26 +58,27 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _on_stop(self, number: int, frame: FrameType | None) -> None:
+    def look(self) -> None:
+        """Notice a terminal that went without a signal, as it does where SIGHUP is ignored."""
+        if not self.hung_up and any(map(terminal.is_gone, self._terminals)):
+            self._hang_up()
+
+    def _on_stop(self, number: int, _frame: FrameType | None) -> None:
         if self.stop is not None:
-            _restore_cursor()
+            self._put_right()
             self._leave(128 + number)
         self.stop = number
 
-    def _on_hang_up(self, number: int, frame: FrameType | None) -> None:
-        if self.hung_up:
-            return
+    def _on_hang_up(self, _number: int, _frame: FrameType | None) -> None:
+        if not self.hung_up:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
         self.hung_up = True
-        sink = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        source = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        for descriptor in self._terminals:
-            os.dup2(sink if descriptor else source, descriptor)
-        os.close(sink)
-        os.close(source)
+        terminal.lead(self._terminals, self._log)
         self.redirected = self._terminals
 
-
-def _restore_cursor() -> None:
-    # A terminal that takes no output now must not keep the process alive.
-    if os.isatty(2) and select.select([], [2], [], 0)[1]:
-        os.write(2, _SHOW_CURSOR)
+    def _put_right(self) -> None:
+        # A terminal that takes no output now must not keep the process alive.
+        if 2 in self._terminals and terminal.takes_output(2):
+            os.write(2, _SHOW_CURSOR)
