@@ -29,6 +29,8 @@ SHORTEST = 8
 MOST_GRAPHS = 128
 """Compiled versions of the loss that one process may hold."""
 
+_NOT_EXACT = "does not have a deterministic implementation"
+"""What torch says of such an operation, after its name, where determinism is asked for."""
 _NO_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,7 +55,7 @@ class StepResult:
 class Trainer:
     """Trains a model that is already on `device`; frozen parameters must be frozen before.
 
-    `on_event(kind, message)` hears of `oom` and `skipped`; `before_step(step)` runs first in
+    `on_event(kind, message)` hears of `oom`, `skipped` and `inexact`; `before_step(step)` runs first in
     every step (Forging sets its share of quantisation there).
     """
 
@@ -159,10 +161,21 @@ class Trainer:
                 self._scaler.scale(loss).backward()
                 total += loss.detach()
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            if is_out_of_memory(error):
+                return None
+            if _NOT_EXACT not in str(error) or torch.is_deterministic_algorithms_warn_only_enabled():
                 raise
-            return None
-        return total
+            self._allow_inexact(error)
+        else:
+            return total
+        return self._accumulate(inputs, targets)
+
+    def _allow_inexact(self, error: RuntimeError) -> None:
+        """Go on with an operation that this device adds up in any order; better than not to train at all."""
+        self.optimizers.zero_grad()
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        what = str(error).partition(f" {_NOT_EXACT}")[0]
+        self._on_event("inexact", f"exact resume is off: {what} {_NOT_EXACT} on {self.device}")
 
     def _shrink(self, inputs: Tensor, targets: Tensor, tried: list[int]) -> None:
         # Called after the except block is left: its traceback holds the activations that have to go.

@@ -340,6 +340,27 @@ def test_another_error_is_not_taken_for_out_of_memory() -> None:
         trained.train_step(0, *(t + PICO.vocab_size for t in batch(0)))
 
 
+@pytest.mark.filterwarnings("ignore:put_ does not have:UserWarning")
+def test_an_operation_without_an_exact_form_is_told_once_and_trained_with() -> None:
+    events: list[tuple[str, str]] = []
+
+    def put(*_: Any) -> None:
+        torch.zeros(2).put_(torch.tensor([0]), torch.ones(1))
+
+    # Strict from the start, as on CUDA; `put_` is one of the few that torch refuses on a CPU, too.
+    torch.use_deterministic_algorithms(True)
+    try:
+        inexact = trainer(on_event=lambda kind, message: events.append((kind, message)))
+        inexact.model.register_forward_pre_hook(put)
+        found = train(inexact, 0, 3)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert events == [
+        ("inexact", "exact resume is off: put_ does not have a deterministic implementation on cpu")
+    ]
+    assert found == train(trainer(), 0, 3)
+
+
 def test_no_room_for_moments_is_its_own_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     trained = trainer()
 
