@@ -59,6 +59,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 86_400} d {whole % 86_400 // 3600:02d} h"
 
 
+def brief(seconds: float) -> str:
+    """A short stretch of time to two digits, a longer one as `duration`: `4 ms`, `0.2 s`, `2.5 s`, `41 s`."""
+    if not math.isfinite(seconds) or seconds >= 9.95:
+        return duration(seconds)
+    return f"{seconds:.1f} s" if seconds >= 0.095 else f"{max(0.0, seconds) * 1000:.0f} ms"
+
+
 def stopwatch(seconds: float) -> str:
     """A running time: `00:14:02`, `2 d 03:14:02`."""
     days, whole = divmod(max(0, int(seconds)), 86_400)

@@ -18,9 +18,6 @@ SYSTEM = "system"
 
 R = TypeVar("R")
 
-STALE_SECONDS = 20.0
-"""A live run whose heartbeat is older than this is said to hang."""
-
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
@@ -105,8 +102,6 @@ class Context:
     name: str = ""
     hosted: bool = False
     """That session runs in this process."""
-    hosts_other: bool = False
-    """Another session runs in this process."""
     engine: bool = True
     readonly: bool = False
     phases: int = 0
@@ -167,7 +162,7 @@ def current_phase(session: SessionRow | None, phases: tuple[PhaseRunRow, ...]) -
 
 def starting(session: SessionRow | None) -> bool:
     """Whether somebody holds the session's lease and is about to run it."""
-    return session is not None and session.lease is not None and session.state in RESUMABLE
+    return session is not None and session.starting
 
 
 def progress(snapshot: Snapshot, run: PhaseRunRow | None = None) -> Progress | None:
@@ -198,12 +193,3 @@ def elapsed(snapshot: Snapshot) -> float:
         return 0.0
     end = snapshot.at if session.ended_at is None else session.ended_at
     return max(0.0, end - min(begun))
-
-
-def silence(snapshot: Snapshot) -> float | None:
-    """Seconds without a sign of life of a run that should be stepping; none while all is well."""
-    session, beat = snapshot.session, snapshot.beat
-    if session is None or session.state is not State.RUNNING or beat is None:
-        return None
-    quiet = snapshot.at - beat.at
-    return quiet if quiet > STALE_SECONDS else None

@@ -14,7 +14,7 @@ from forge.cli.console import say
 from forge.cli.exits import complain
 from forge.cli.home import engine_of
 from forge.errors import NotFoundError
-from forge.registry import LIVE, CommandRow, SessionRow, queries
+from forge.registry import CommandRow, SessionRow, queries
 
 if TYPE_CHECKING:
     from forge.engine import Engine
@@ -28,11 +28,11 @@ def control(kind: str, text: str | None, home: Path | None, *, wait: bool) -> in
 
     Raises:
         NotFoundError: no such session; or none is named, and none or several run.
-        ForgeError: nobody runs it.
+        IllegalTransitionError: nobody runs it.
     """
     with engine_of(home) as engine:
         session = engine.find(text)
-        if text is None and session.state not in LIVE:
+        if text is None and session.lease is None:
             raise NotFoundError(f"nothing runs, so there is nothing to {kind}.")
         return ask(engine, session, kind, wait=wait)
 
@@ -41,7 +41,7 @@ def ask(engine: Engine, session: SessionRow, kind: str, *, wait: bool, seconds: 
     """Ask the owner of a session for something and tell what became of it; returns the exit code.
 
     Raises:
-        ForgeError: nobody runs the session.
+        IllegalTransitionError: nobody runs the session.
     """
     command = engine.request(session.id, kind)
     asked = f"{kind} requested of {session.name} ({session.owner or 'its owner'})"

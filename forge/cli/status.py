@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any
 from forge import units
 from forge.cli.console import put, put_json, put_table
 from forge.cli.home import engine_of
-from forge.cli.watch import Look, Watch, figures, position, silence
+from forge.cli.watch import STARTING, Look, Watch, figures, position
 from forge.engine.lease import read_info
 from forge.errors import NotFoundError
 from forge.home import resolve_home
-from forge.registry import LIVE, RESUMABLE, EventRow, PhaseRunRow, SessionRow, State, queries
+from forge.registry import LIVE, RESUMABLE, EventRow, PhaseRunRow, SessionRow, State, queries, silence
 
 if TYPE_CHECKING:
     from forge.engine import Engine
 
 _EVENTS = 5
-_LIVE = 1000
 
 
 def status(text: str | None, home: Path | None, *, json: bool) -> int:
@@ -45,7 +44,8 @@ def _status(engine: Engine, text: str | None, *, json: bool) -> int:
         shown = [engine.find(text)]
     else:
         engine.reconcile()
-        shown = engine.registry.fetch(queries.sessions(limit=_LIVE, states=LIVE))
+        owned = engine.registry.fetch(queries.owned_sessions())
+        shown = [session for session in owned if session.state in LIVE or session.starting]
     if json:
         put_json({"sessions": [_facts(engine, session) for session in shown]})
         return 0
@@ -81,18 +81,21 @@ def _look(engine: Engine, session: SessionRow) -> Look:
 def _describe(engine: Engine, session: SessionRow) -> None:
     look, now = _look(engine, session), time.time()
     live = session.state in LIVE
-    put(f"{session.name} · {session.state} · {session.preset}" + (f" · {session.owner}" if live else ""))
+    owner = f" · {session.owner}" if live or session.starting else ""
+    put(f"{session.name} · {'starting' if session.starting else session.state} · {session.preset}{owner}")
+    if session.starting:
+        put(f"  {STARTING}")
     for run in engine.registry.fetch(queries.phase_runs(session.id)):
         put(f"  {_phase(run, look, live=live)}")
-    if (quiet := silence(look, now)) is not None:
-        put(f"  no sign of life for {units.duration(quiet)}: the step hangs, or its machine sleeps")
+    if (quiet := silence(session.state, look.beat, now)) is not None:
+        put(f"  {quiet}")
     if look.problem:
         put(f"  {look.problem}")
     if session.error:
         put(f"  error: {session.error}")
     events = engine.registry.fetch(queries.latest_events(session.id, _EVENTS))
     put_table([[f"  {units.time_of_day(event.at)}", _sentence(event)] for event in events])
-    if not live and session.state in RESUMABLE:
+    if session.state in RESUMABLE and not session.starting:
         put(f'  go on with "forge resume {session.name}"')
 
 
@@ -120,7 +123,9 @@ def _facts(engine: Engine, session: SessionRow) -> dict[str, Any]:
         progress = {**beat.model_dump(exclude={"at"}), "loss": look.loss, "heartbeat_age_seconds": age}
     return {
         **session.model_dump(exclude={"lease"}),
+        "starting": session.starting,
         "progress": progress,
+        "silence": silence(session.state, beat, now),
         "phases": [
             run.model_dump(exclude={"session_id", "id"})
             for run in engine.registry.fetch(queries.phase_runs(session.id))

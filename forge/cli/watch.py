@@ -28,7 +28,7 @@ from forge.registry import (
 
 T = TypeVar("T")
 
-SILENT_SECONDS = 60.0
+STARTING = "starting: loading the tensor library"
 NEWS = frozenset({"phase", "report", "pause", "continue", "resume"})
 """Kinds of events that are told while a run is shown, beside warnings; an error is told at the end."""
 
@@ -108,7 +108,7 @@ def figures(look: Look) -> list[str]:
         why = f"paused: {beat.status}" if beat is not None and beat.status else "paused"
         return [f'{why}; "forge resume {session.name}" goes on']
     if beat is None:
-        return ["starting: loading the tensor library"]
+        return [STARTING]
     if beat.status:
         return [beat.status]
     parts = [] if look.loss is None else [f"loss {units.figure(look.loss)}"]
@@ -122,11 +122,3 @@ def figures(look: Look) -> list[str]:
 def position(beat: Heartbeat) -> str:
     """`step 310 of 500`; nothing before the steps begin."""
     return f"step {units.steps(beat.step)} of {units.steps(beat.total_steps)}" if beat.total_steps else ""
-
-
-def silence(look: Look, now: float) -> float | None:
-    """For how long a running session has given no sign of life; none while that is normal."""
-    if look.session.state is not State.RUNNING or look.beat is None:
-        return None
-    passed = now - look.beat.at
-    return passed if passed >= SILENT_SECONDS else None

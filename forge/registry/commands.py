@@ -9,9 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from forge.errors import ForgeError
+from forge.errors import IllegalTransitionError
 from forge.registry import queries
-from forge.registry.lifecycle import LIVE
 from forge.registry.lookup import get_session, require, row_id
 from forge.registry.query import clean, clean_or_none, fetch
 from forge.registry.rows import CommandRow
@@ -49,15 +48,16 @@ def drop_lease(c: Connection, session_id: str, token: str, now: float | None = N
 def request_command(
     c: Connection, session_id: str, kind: str, *, args: Mapping[str, Any], requested_by: str, now: float
 ) -> CommandRow:
-    """Ask the present owner of a session for something.
+    """Ask the present owner of a session for something; one that is only starting answers at its first step.
 
     Raises:
         NotFoundError: no such session.
-        ForgeError: nobody runs the session, so nobody would answer.
+        IllegalTransitionError: nobody runs the session, so nobody would answer.
     """
     session = get_session(c, session_id)
-    if session.lease is None or session.state not in LIVE:
-        raise ForgeError(
+    # A lease outlives the end of its run by a moment: what is asked then becomes void with it.
+    if session.lease is None:
+        raise IllegalTransitionError(
             f"session {session.name} is {session.state} and nobody runs it, so it cannot {clean(kind)}. "
             f'Start it with "forge resume {session.name}".'
         )

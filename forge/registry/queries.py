@@ -112,8 +112,11 @@ def sessions(
 
 
 def owned_sessions() -> Query[SessionRow]:
-    """Sessions that somebody should be running: live ones, and those whose lease is taken."""
-    sql = f"{_SESSION} WHERE lease IS NOT NULL OR state IN ({', '.join('?' * len(LIVE))}) LIMIT ?"
+    """Sessions that somebody should be running, newest first: live ones, and those whose lease is taken."""
+    states = ", ".join("?" * len(LIVE))
+    sql = (
+        f"{_SESSION} WHERE lease IS NOT NULL OR state IN ({states}) ORDER BY created_at DESC, id DESC LIMIT ?"
+    )
     return Query(sql, [*map(str, LIVE), MAX_LIMIT], _read_session)
 
 

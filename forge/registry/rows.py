@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from forge.registry.lifecycle import State
+from forge.registry.lifecycle import RESUMABLE, State
 
 
 class Row(BaseModel):
@@ -38,6 +38,11 @@ class SessionRow(Row):
     """Token of the present or last owner; a command is meant for one lease."""
     owner: str | None
     """`pid 4121 on gpu-box` of that owner, for display."""
+
+    @property
+    def starting(self) -> bool:
+        """Whether somebody holds the lease and is about to run it."""
+        return self.lease is not None and self.state in RESUMABLE
 
 
 class PhaseRunRow(Row):

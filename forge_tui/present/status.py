@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from forge.registry.hanging import silence
 from forge.registry.lifecycle import LIVE, RESUMABLE, State
 from forge.registry.rows import SessionRow
 from forge_tui import units
 from forge_tui.present import words
 from forge_tui.present.machine import device_bytes
-from forge_tui.state import Progress, Snapshot, elapsed, progress, silence, starting
+from forge_tui.state import Progress, Snapshot, elapsed, progress, starting
 from forge_tui.text import Part, compose, cut, join_ends, safe
 
 _DOT: Part = (" · ", "faint")
@@ -106,10 +107,9 @@ def _second_line(snapshot: Snapshot, width: int) -> Text:
         return compose(("! ", "bad"), (snapshot.problem, "bad"), width=width)
     if session.state is State.FAILED and session.error:
         return compose(("✗ ", "bad"), (session.error, "bad"), width=width)
-    quiet = silence(snapshot)
+    quiet = silence(session.state, snapshot.beat, snapshot.at)
     if quiet is not None:
-        words_ = f"no sign of life for {units.duration(quiet)}: the step hangs, or its machine sleeps"
-        return compose(("! ", "warn"), (words_, "warn"), width=width)
+        return compose(("! ", "warn"), (quiet, "warn"), width=width)
     if now is None:
         return safe("nothing planned", width, "label")
     text = _progress_text(snapshot, now)

@@ -29,7 +29,7 @@ from forge_tui.present import (
     welcome,
 )
 from forge_tui.screens.help import help_lines
-from forge_tui.state import Context, ListQuery, Page, Progress, Snapshot, elapsed, progress, silence, starting
+from forge_tui.state import Context, ListQuery, Page, Progress, Snapshot, elapsed, progress, starting
 from forge_tui.widgets.ink import INKS
 from forge_tui.widgets.keybar import key_line
 from tests.ui.homes import HOSTILE
@@ -302,7 +302,7 @@ def test_progress_comes_from_the_heartbeat_while_it_lives() -> None:
         ({"session": session(state=State.FAILED, error="no disk")}, "✗ no disk"),
         ({"phase": "forging"}, "this phase has not begun"),
         ({"problem": "the session cannot be read"}, "! the session cannot be read"),
-        ({"at": NOW + 100}, "no sign of life for 1 m 41 s"),
+        ({"at": NOW + 100}, "no step for 1 m 41 s (usually 0.2 s)"),
     ],
 )
 def test_the_second_line_says_what_is_the_matter(change: dict[str, Any], said: str) -> None:
@@ -336,10 +336,13 @@ def test_time_stands_still_when_the_session_has_ended() -> None:
 
 
 def test_silence_is_told_only_of_a_run_that_should_step() -> None:
-    assert silence(snapshot()) is None
-    assert silence(snapshot(at=NOW + 60)) == 61
-    assert silence(snapshot(at=NOW + 60, session=session(state=State.PAUSED))) is None
-    assert silence(snapshot(at=NOW + 60, beat=None)) is None
+    def said(**changes: Any) -> str:
+        return "\n".join(line.plain for line in status.pipeline(snapshot(**changes), 120))
+
+    assert "no step" not in said()
+    assert "no step for 3 m 01 s (usually 0.2 s): it hangs, or its machine slept" in said(at=NOW + 180)
+    assert "no step" not in said(at=NOW + 180, session=session(state=State.PAUSED))
+    assert "no step" not in said(at=NOW + 180, beat=None)
 
 
 def test_starting_is_a_lease_without_a_run() -> None:

@@ -50,7 +50,7 @@ def test_pause_resume_and_stop_are_answered(forge: Forge, home: Home, config: Pa
     assert run.returncode == 12
     assert "first stopped by " in err
     assert "paused by " in err
-    assert forge("stop", "first").code == 1
+    assert forge("stop", "first").code == 10
 
 
 def live(forge: Forge) -> str | None:
@@ -100,7 +100,7 @@ def test_an_owner_that_dies_is_noticed(
 def test_nobody_runs_it(forge: Forge, home: Home) -> None:
     add(home, "first", State.STOPPED)
     result = forge("pause", "first")
-    assert result.code == 1
+    assert result.code == 10
     assert 'Start it with "forge resume first".' in result.err
     unnamed = forge("stop")
     assert (unnamed.code, unnamed.err) == (4, "forge: nothing runs, so there is nothing to stop.\n")

@@ -8,9 +8,8 @@ import time
 
 import pytest
 
-from forge.cli import watch
 from forge.home import Home
-from forge.registry import State
+from forge.registry import Registry, State, edits
 from tests.unit.cli.conftest import Forge, add, held
 
 
@@ -74,10 +73,28 @@ def test_a_dead_owner_is_noticed(forge: Forge, home: Home) -> None:
 def test_silence_is_told(forge: Forge, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     session_id = add(home, "first", State.RUNNING)
     with held(home, session_id):
-        assert "no sign of life" not in forge("status").out
+        assert forge("status", "--json").json["sessions"][0]["silence"] is None
         now = time.time()
-        monkeypatch.setattr("forge.cli.status.time.time", lambda: now + watch.SILENT_SECONDS + 60)
-        assert "no sign of life for 2 m 00 s" in forge("status").out
+        monkeypatch.setattr("forge.cli.status.time.time", lambda: now + 180)
+        said = "no step for 3 m 00 s (usually 0.2 s): it hangs, or its machine slept"
+        assert f"\n  {said}\n" in forge("status").out
+        assert forge("status", "--json").json["sessions"][0]["silence"] == said
+
+
+def test_one_that_is_only_starting_is_shown_too(forge: Forge, home: Home) -> None:
+    session_id = add(home, "first")
+    with Registry.open(home) as registry:
+        registry.write(lambda c: edits.take_lease(c, session_id, "lease", "pid 4121 on gpu-box", time.time()))
+    with held(home, session_id):
+        shown = forge("status").out
+        (facts,) = forge("status", "--json").json["sessions"]
+        stopped = forge("stop", "--no-wait")
+    assert shown.startswith(
+        "first · starting · tiny · pid 4121 on gpu-box\n  starting: loading the tensor library\n"
+    )
+    assert "go on with" not in shown
+    assert (facts["state"], facts["starting"], facts["owner"]) == ("created", True, "pid 4121 on gpu-box")
+    assert (stopped.code, stopped.err) == (0, "stop requested of first (pid 4121 on gpu-box)\n")
 
 
 def test_a_loss_that_is_no_number(forge: Forge, home: Home) -> None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from forge.errors import ForgeError, NotFoundError, RegistryError
+from forge.errors import IllegalTransitionError, NotFoundError, RegistryError
 from forge.registry import CommandRow, Connection, ModelRow, Registry, SessionRow, State, edits, queries
 
 
@@ -175,13 +175,26 @@ def test_reports_survive_and_a_later_change_leaves_them(registry: Registry, sess
 
 
 def test_a_command_without_an_owner_is_refused_in_words(registry: Registry, session: str) -> None:
-    with pytest.raises(ForgeError, match=r"otter is created and nobody runs it.*forge resume otter"):
-        ask(registry, session)
-    run(registry, session)
-    registry.write(lambda c: edits.set_session_state(c, session, State.STOPPED, now=3.0))
-    with pytest.raises(ForgeError, match="otter is stopped"):  # the lease lingers, the state does not
+    said = r"otter is created and nobody runs it.*forge resume otter"
+    with pytest.raises(IllegalTransitionError, match=said):
         ask(registry, session)
     assert states(registry, session) == []
+
+
+def test_an_owner_that_is_only_starting_can_be_asked(registry: Registry, session: str) -> None:
+    registry.write(lambda c: edits.take_lease(c, session, "L1", "pid 1 on box", 2.0))
+    ask(registry, session, "stop")
+    assert [command.kind for command in claim(registry, session, "L1")] == ["stop"]
+
+
+def test_what_is_asked_of_a_run_that_has_just_ended_becomes_void(registry: Registry, session: str) -> None:
+    run(registry, session)
+    registry.write(lambda c: edits.set_session_state(c, session, State.STOPPED, now=3.0))
+    ask(registry, session)  # the lease lingers, the state does not
+    registry.write(lambda c: edits.drop_lease(c, session, "L1"))
+    assert states(registry, session) == ["void"]
+    with pytest.raises(IllegalTransitionError, match="otter is stopped and nobody runs it"):
+        ask(registry, session)
 
 
 def test_a_command_goes_from_requested_to_done(registry: Registry, session: str) -> None:

@@ -1,0 +1,63 @@
+"""A run that says nothing for too long is told of, and one that takes its time is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from forge.registry import Heartbeat, State, silence
+from forge.registry.hanging import FIRST_STEP_SECONDS, OUTSIDE_SECONDS, STEP_SECONDS
+
+NOW = 1_000_000.0
+
+
+def beat(age: float, **fields: Any) -> Heartbeat:
+    base: dict[str, Any] = {
+        "at": NOW - age, "phase": "pretrain", "step": 310, "total_steps": 500, "steps_per_second": 5.0,
+        "tokens_per_second": 8412.0, "eta_seconds": 46.0, "status": "", "coalesced": 0,
+    }  # fmt: skip
+    return Heartbeat(**base | fields)
+
+
+def said(age: float, state: State = State.RUNNING, **fields: Any) -> str | None:
+    return silence(state, beat(age, **fields), NOW)
+
+
+def test_a_hung_step_is_told_with_what_is_usual() -> None:
+    assert said(180) == "no step for 3 m 00 s (usually 0.2 s): it hangs, or its machine slept"
+
+
+@pytest.mark.parametrize(
+    ("speed", "limit"),
+    [(5.0, STEP_SECONDS), (1 / 3, STEP_SECONDS), (0.1, 200.0), (1 / 60, 1200.0)],
+)
+def test_how_long_is_too_long_depends_on_the_usual_step(speed: float, limit: float) -> None:
+    assert said(limit - 1, steps_per_second=speed) is None
+    assert said(limit + 1, steps_per_second=speed) is not None
+
+
+def test_the_first_step_may_be_compiled() -> None:
+    assert said(FIRST_STEP_SECONDS - 1, steps_per_second=0.0) is None
+    late = said(FIRST_STEP_SECONDS + 1, steps_per_second=0.0)
+    assert late == "the first step has taken 10 m 01 s so far: it hangs, or its machine slept"
+
+
+def test_preparing_and_measuring_take_their_time_but_not_for_ever() -> None:
+    assert said(OUTSIDE_SECONDS - 1, status="tokenising") is None
+    late = said(OUTSIDE_SECONDS + 60, status="tokenising")
+    assert late == "tokenising: no sign of life for 31 m 00 s: it hangs, or its machine slept"
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.RUNNING])
+def test_nothing_is_expected_of_one_that_does_not_run(state: State) -> None:
+    assert said(1e6, state) is None
+
+
+@pytest.mark.parametrize("age", [-1e9, -1.0, 0.0, 1.0])
+def test_a_clock_that_was_set_back_is_no_alarm(age: float) -> None:
+    assert said(age) is None
+
+
+def test_before_the_first_sign_of_life_there_is_nothing_to_go_by() -> None:
+    assert silence(State.RUNNING, None, NOW) is None
