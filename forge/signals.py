@@ -63,6 +63,11 @@ class Signals:
         if not self.hung_up and any(map(terminal.is_gone, self._terminals)):
             self._hang_up()
 
+    def leave_on_hang_up(self) -> None:
+        """Let a terminal that closes end this program, as is usual: the run has a process of its own."""
+        if signal.SIGHUP in self._before:
+            signal.signal(signal.SIGHUP, self._before[signal.SIGHUP])
+
     def _on_stop(self, number: int, _frame: FrameType | None) -> None:
         if self.stop is not None:
             self._put_right()

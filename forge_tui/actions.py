@@ -57,9 +57,7 @@ def _can_resume(context: Context) -> str | None:
         return None
     if context.starting:
         return "the session is just starting"
-    if not context.resumable:
-        return f"the session is {context.state}; n makes a new one"
-    return "another session runs in this program; stop it first (s)" if context.hosts_other else None
+    return None if context.resumable else f"the session is {context.state}; n makes a new one"
 
 
 def _can_make(context: Context) -> str | None:
@@ -68,8 +66,6 @@ def _can_make(context: Context) -> str | None:
 
 def _can_start(context: Context) -> str | None:
     reason = _needs_control(context)
-    if reason is None and context.hosts_other:
-        reason = "a session runs in this program; stop it first"
     if reason is None and not context.valid:
         reason = "the form has a problem; its reason stands beside the field"
     return reason
@@ -219,11 +215,11 @@ ACTIONS: tuple[Action, ...] = (
     _a("list.half_down", "ctrl+d pagedown", "half page down", LISTS, "Down half a page."),
     _a("list.half_up", "ctrl+u pageup", "half page up", LISTS, "Up half a page."),
     _a("form.start", "ctrl+s f5", "start", (NEW,),
-       "Make the session and start it here.", bar=1, when=_can_start),
+       "Make the session and start it.", bar=1, when=_can_start),
     _a("form.next", "tab down", "next field", (NEW,), "Go to the next field.", bar=2),
     _a("form.previous", "shift+tab up", "previous field", (NEW,), "Go to the field before."),
-    _a("form.right", "right", "next choice", (NEW,), "Take the next preset, when that field is in focus."),
-    _a("form.left", "left", "choice before", (NEW,), "Take the preset before."),
+    _a("form.right", "right", "next choice", (NEW,), "Take the next choice, where there is one."),
+    _a("form.left", "left", "choice before", (NEW,), "Take the choice before."),
     _a("go.sessions", "L", "sessions", (DASHBOARD, CLEANUP), "Go to the list of all sessions.", bar=6),
     _a("go.cleanup", "C", "cleanup", MAIN,
        "Go to the cleanup: what may go, what would go now, and the trash.", bar=12),

@@ -210,7 +210,6 @@ class ForgeApp(Shell):
             state=None if session is None else session.state,
             name="" if session is None else session.name,
             hosted=session is not None and self.hosted == session.id,
-            hosts_other=self.hosted is not None and (session is None or self.hosted != session.id),
             engine=self._engine is not None,
             readonly=self._readonly,
             phases=len(snapshot.phases),
@@ -283,11 +282,11 @@ class ForgeApp(Shell):
             self._ask(kind, partial(_request, session_id, kind))
 
     def resume(self, session_id: str) -> None:
-        """Go on with a session, here if nobody runs it."""
+        """Go on with a session that nobody runs, or that is paused."""
         self._ask("resume", partial(_resume, session_id))
 
     def start(self, config: PipelineConfig, name: str | None) -> None:
-        """Make a session and run it here."""
+        """Make a session and run it."""
         self._ask("start", partial(_start, config, name))
 
     def change(self, edit: Callable[[Connection], object]) -> None:
@@ -420,5 +419,5 @@ def _resume(session_id: str, engine: EnginePort) -> str | None:
 
 def _start(config: PipelineConfig, name: str | None, engine: EnginePort) -> str | None:
     session_id = engine.create(config, name)
-    engine.host(session_id)
+    engine.start(session_id)
     return session_id

@@ -34,6 +34,8 @@ class Draft:
     """Phase to number of steps."""
     vram: str = ""
     """Most GPU memory in GB; empty sets no limit."""
+    host: str = "thread"
+    """Who runs it: a thread of this program, or a process of its own."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def from_preset(preset: str) -> Draft:
     steps = {phase: str(getattr(config, phase).steps) for phase in config.phases}
     budget = config.runtime.vram_budget_gb
     vram = "" if budget is None else f"{budget:g}"
-    return Draft(preset, "", config.data.corpus, str(config.seed), steps, vram)
+    return Draft(preset, "", config.data.corpus, str(config.seed), steps, vram, config.runtime.host)
 
 
 def check(draft: Draft) -> Checked:
@@ -87,6 +89,7 @@ def check(draft: Draft) -> Checked:
         problems["vram"] = reason
     data["data"]["corpus"] = draft.corpus.strip()
     data["runtime"]["vram_budget_gb"] = None if reason or not draft.vram.strip() else float(draft.vram)
+    data["runtime"]["host"] = draft.host
     if problems:
         return Checked(None, problems)
     config, found = _validate(data)

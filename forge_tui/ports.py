@@ -1,6 +1,6 @@
 """What the screens ask of the engine, and of the clock; tests put fakes in their place.
 
-Every call of the engine may block for up to a second: it belongs in a thread worker, never on the event loop.
+Every call of the engine may block for seconds: it belongs in a thread worker, never on the event loop.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class EnginePort(Protocol):
         """Make a new session and return its id; nothing runs yet."""
         ...
 
-    def host(self, session_id: str) -> object:
-        """Take the session's lease and run it in a thread of this process."""
+    def start(self, session_id: str) -> object:
+        """Run it where it wants to be run, a second one in a process of its own; returns once that is so."""
         ...
 
     def request(self, session_id: str, kind: str, **args: object) -> object:
@@ -40,7 +40,7 @@ class EnginePort(Protocol):
         ...
 
     def resume(self, session_id: str) -> object:
-        """Let a paused session go on, or host one that had ended here."""
+        """Let a paused session go on, or start one that had ended."""
         ...
 
     def hosted(self) -> str | None:

@@ -7,7 +7,7 @@ no module of a command before it is called.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,7 +17,7 @@ from forge.cli.config import config_app
 from forge.cli.console import put
 from forge.cli.exits import EXIT_CODES, ends
 from forge.cli.labels import LABEL_COMMANDS
-from forge.cli.options import Home, Json, Overrides, Quiet, Session, Source, Wait
+from forge.cli.options import Detach, Home, Host, Json, Overrides, Quiet, Session, Source, Wait, Where
 from forge.cli.trash import trash_app
 from forge.streams import guard
 
@@ -32,6 +32,7 @@ app = typer.Typer(
     epilog=f"""\b
 examples:
   forge run tiny                       train the tiny preset here, about 3 minutes
+  forge run tiny --detach              the same without this terminal
   forge status                         what runs now, and how far it is
   forge generate "def fibonacci(n):"   let the newest model go on
   forge run tiny | tee report.txt      the report without the progress
@@ -71,15 +72,30 @@ def forge(
     """What every command has in common."""
 
 
+def _where(host: Host | None, *, detach: bool) -> Literal["thread", "process"] | None:
+    if detach and host is Host.THREAD:
+        raise typer.BadParameter(
+            "a thread of this program ends with it; leave out --host thread or --detach",
+            param_hint="'--detach'",
+        )
+    if detach or host is Host.PROCESS:
+        return "process"
+    return None if host is None else "thread"
+
+
 @app.command(
     epilog="""\b
 examples:
   forge run tiny
   forge run tiny --name first --set seed=7 --set pretrain.steps=200
   forge run mine.yaml --device cuda:1 --json > report.json
+  forge run tiny --detach
 
 Ctrl-C stops after the running step with a checkpoint; "forge resume" goes on from there, exactly.
 A second Ctrl-C ends at once. When the terminal closes, the run goes on without it.
+
+With --detach the run has a process of its own from the start: its name is printed, and this command ends
+once it runs, or says why it does not. "forge status" shows it, "forge stop" ends it.
 """
 )
 @ends
@@ -93,15 +109,18 @@ def run(
         str | None,
         typer.Option("--device", metavar="auto|cpu|cuda:N", help="Where to compute; sets runtime.device."),
     ] = None,
+    host: Where = None,
+    detach: Detach = False,
     quiet: Quiet = False,
     json: Json = False,
     home: Home = None,
 ) -> int:
-    """Make a session and run it here, to the report."""
+    """Make a session and run it, to the report."""
     from forge.cli import run as command
 
     changed = [*(overrides or []), *([] if device is None else [f"runtime.device={device}"])]
-    return command.run(source, changed, name, home, json=json, quiet=quiet)
+    how = command.How(_where(host, detach=detach), detach, json, quiet)
+    return command.run(source, changed, name, home, how)
 
 
 @app.command(
@@ -109,14 +128,22 @@ def run(
 examples:
   forge resume
   forge resume swift-otter-12
+  forge resume swift-otter-12 --detach
 """
 )
 @ends
-def resume(session: Session = None, quiet: Quiet = False, json: Json = False, home: Home = None) -> int:
-    """Go on with a session: here, or where it is paused."""
+def resume(
+    session: Session = None,
+    host: Where = None,
+    detach: Detach = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    home: Home = None,
+) -> int:
+    """Go on with a session: here, in a process of its own, or where it is paused."""
     from forge.cli import run as command
 
-    return command.resume(session, home, json=json, quiet=quiet)
+    return command.resume(session, home, command.How(_where(host, detach=detach), detach, json, quiet))
 
 
 @app.command(

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from forge.cli import complete
+
+
+class Host(StrEnum):
+    """Who runs a session."""
+
+    THREAD = "thread"
+    PROCESS = "process"
+
 
 Home = Annotated[
     Path | None,
@@ -39,3 +48,15 @@ Overrides = Annotated[
     ),
 ]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait, for a minute at most, for the answer.")]
+Where = Annotated[
+    Host | None,
+    typer.Option(
+        "--host",
+        help="Run it in a thread of this program, or in a process of its own that outlives it; default: "
+        "runtime.host of the configuration, a thread.",
+        show_default=False,
+    ),
+]
+Detach = Annotated[
+    bool, typer.Option("--detach", "-d", help="Start it in a process of its own, and return once it runs.")
+]

@@ -1,7 +1,7 @@
-"""`forge run` and `forge resume`: a session hosted by this process, with its progress on stderr.
+"""`forge run` and `forge resume`: a session here or in a process of its own, with its progress on stderr.
 
-The main thread only waits and passes signals on. Training has a thread of its own, and so has the display,
-so that neither a step nor a stalled terminal delays a checkpoint that was asked for.
+The main thread only waits and passes signals on. Training has a thread or a process of its own, and the
+display a thread, so that neither a step nor a stalled terminal delays a checkpoint that was asked for.
 """
 
 from __future__ import annotations
@@ -9,39 +9,50 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from signal import Signals as SignalNames
 from typing import TYPE_CHECKING
 
 from forge.cli import exits
-from forge.cli.console import put_json, say
+from forge.cli.console import put, put_json, say
 from forge.cli.home import engine_of
 from forge.cli.report import answer, put_reports
-from forge.errors import ForgeError, NotFoundError
+from forge.errors import NotFoundError
 from forge.signals import Signals
 
 if TYPE_CHECKING:
     from forge.config import PipelineConfig
-    from forge.engine import Engine, HostedRun
-    from forge.registry import SessionRow
+    from forge.engine import ChildRun, Engine, HostedRun
+    from forge.engine.engine import Where
+    from forge.registry import SessionRow, State
 
-_WAIT_SECONDS = 0.2
+
+@dataclass(frozen=True)
+class How:
+    """How a person wants a session to be run."""
+
+    where: Where | None = None
+    """In a thread of this process or in a process of its own; none leaves it to the configuration."""
+    detach: bool = False
+    """Return once it runs."""
+    json: bool = False
+    quiet: bool = False
 
 
-def run(
-    source: str, overrides: Sequence[str], name: str | None, home: Path | None, *, json: bool, quiet: bool
-) -> int:
+def run(source: str, overrides: Sequence[str], name: str | None, home: Path | None, how: How) -> int:
     """Make a session from a preset or file and run it; returns the exit code."""
     from forge.config import load_config
     from forge.config.corpus import require_corpus
 
-    config = load_config(source, overrides)
+    # The configuration that is frozen says what ran.
+    where = [] if how.where is None else [f"runtime.host={how.where}"]
+    config = load_config(source, [*overrides, *where])
     # Before there is a home, let alone a session.
     require_corpus(config.data.corpus)
     if config.runtime.device.startswith("cuda"):
         _require_card(config)
     with engine_of(home, create=True) as engine:
-        return host(engine, engine.create(config, name), json=json, quiet=quiet)
+        return start(engine, engine.create(config, name), how)
 
 
 def _require_card(config: PipelineConfig) -> None:
@@ -51,8 +62,8 @@ def _require_card(config: PipelineConfig) -> None:
     find_device(config.runtime)
 
 
-def resume(text: str | None, home: Path | None, *, json: bool, quiet: bool) -> int:
-    """Go on with a session: a paused live one is told to, any other is hosted here."""
+def resume(text: str | None, home: Path | None, how: How) -> int:
+    """Go on with a session: a paused live one is told to, any other is started."""
     from forge.cli.control import ask
     from forge.registry import State
 
@@ -60,74 +71,112 @@ def resume(text: str | None, home: Path | None, *, json: bool, quiet: bool) -> i
         session = _to_resume(engine, text)
         if session.state is State.PAUSED:
             return ask(engine, session, "resume", wait=True)
-        return host(engine, session.id, json=json, quiet=quiet)
+        return start(engine, session.id, how)
 
 
-def host(engine: Engine, session_id: str, *, json: bool, quiet: bool) -> int:
-    """Run a session in this process until it ends or is stopped; returns the exit code."""
+def start(engine: Engine, session_id: str, how: How) -> int:
+    """Run a session until it ends or is stopped, or only start it; returns the exit code."""
+    if how.detach:
+        return _detach(engine, session_id, json=how.json)
+    with Signals(engine.home.session(session_id).log) as signals:
+        return _follow(engine, session_id, how, signals)
+
+
+def _detach(engine: Engine, session_id: str, *, json: bool) -> int:
+    child = engine.spawn(session_id)
+    name = child.session.name
+    if json:
+        put_json({"session": session_id, "name": name, "pid": child.pid})
+    else:
+        put(name)
+    say(
+        f"{name} runs in pid {child.pid} and needs no terminal",
+        f"watch: forge-tui {name}, or forge status {name}",
+        f"stop:  forge stop {name}",
+        f"log:   forge logs {name} --follow",
+    )
+    return 0
+
+
+def _follow(engine: Engine, session_id: str, how: How, signals: Signals) -> int:
     from forge.cli.display import Display, renderer
     from forge.cli.watch import Watch
+    from forge.engine import HostedRun, attend
 
-    with Signals(engine.home.session(session_id).log) as signals:
-        watch = Watch(engine.registry, engine.home, session_id, since=time.time())
-        hosted = engine.host(session_id)
-        name = hosted.session.name
-        intro = f"{name} runs here; watch: forge-tui {name}; stop: Ctrl-C"
-        display = None if quiet else Display(watch, signals, renderer, intro)
-        _wait(hosted, signals)
-        code = _exit_code(hosted, signals)
-        if display is not None and not display.close():
-            # Whatever is printed from here on would wait for a terminal that takes no output.
-            engine.shutdown()
-            os._exit(code)
-        _remark(engine, hosted, signals)
-        if 1 not in signals.redirected:
-            _answer(engine, session_id, json=json)
+    watch = Watch(engine.registry, engine.home, session_id, since=time.time())
+    run = engine.start(session_id, how.where)
+    if not isinstance(run, HostedRun):
+        signals.leave_on_hang_up()
+    display = None if how.quiet else Display(watch, signals, renderer, _intro(run))
+    attend(run, signals)
+    outcome = _outcome(engine, run)
+    code = _exit_code(run, outcome, signals)
+    if display is not None and not display.close():
+        # Whatever is printed from here on would wait for a terminal that takes no output.
+        engine.shutdown()
+        os._exit(code)
+    _remark(engine, run, outcome, signals)
+    if 1 not in signals.redirected:
+        _answer(engine, session_id, json=how.json)
     return code
 
 
-def _wait(hosted: HostedRun, signals: Signals) -> None:
-    asked = False
-    while not hosted.wait(_WAIT_SECONDS):
-        signals.look()
-        if signals.stop is not None and not asked:
-            asked = True
-            hosted.stop(f"stopped by {SignalNames(signals.stop).name}")
+def _intro(run: HostedRun | ChildRun) -> str:
+    from forge.engine import HostedRun
+
+    name = run.session.name
+    where = "here"
+    if not isinstance(run, HostedRun):
+        where = f"in pid {run.pid}, and goes on when this terminal closes"
+    return f"{name} runs {where}; watch: forge-tui {name}; stop: Ctrl-C"
 
 
-def _exit_code(hosted: HostedRun, signals: Signals) -> int:
+def _outcome(engine: Engine, run: HostedRun | ChildRun) -> State:
+    """The state that a run ended in."""
+    from forge.engine import HostedRun
     from forge.registry import State
 
-    if hosted.outcome is State.COMPLETED:
+    if isinstance(run, HostedRun):
+        return run.outcome or State.INTERRUPTED
+    engine.reconcile()
+    return engine.session(run.session.id).state
+
+
+def _exit_code(run: HostedRun | ChildRun, outcome: State, signals: Signals) -> int:
+    from forge.registry import State
+
+    if outcome is State.COMPLETED:
         return 0
-    if hosted.outcome is State.STOPPED:
+    if outcome is State.STOPPED:
         return exits.STOPPED if signals.stop is None else 128 + signals.stop
-    return hosted.failure.exit_code if isinstance(hosted.failure, ForgeError) else 1
+    return max(run.exit_code or 0, 1)
 
 
-def _remark(engine: Engine, hosted: HostedRun, signals: Signals) -> None:
+def _remark(engine: Engine, run: HostedRun | ChildRun, outcome: State, signals: Signals) -> None:
     """How it ended, and what to do next, on stderr."""
     from forge.registry import State
 
     if 2 in signals.redirected:
         return
-    session = engine.session(hosted.session.id)
+    session = engine.session(run.session.id)
     name = session.name
-    if hosted.outcome is State.COMPLETED:
+    if outcome is State.COMPLETED:
         say(f"{name} completed", f'try it with: forge generate {name} "def "')
-    elif hosted.outcome is State.STOPPED:
-        say(f"{name} {_stop_message(engine, session)}", f"go on with: forge resume {name}")
+    elif outcome is State.STOPPED:
+        say(f"{name} {_last(engine, session, 'stop', 'stopped')}", f"go on with: forge resume {name}")
     else:
-        exits.complain(session.error or hosted.failure or f"how {name} ended could not be recorded.")
+        unsaid = f"how {name} ended could not be recorded."
+        why = session.error or getattr(run, "failure", None) or _last(engine, session, "interrupted", unsaid)
+        exits.complain(why)
         say(f"once that is put right, go on with: forge resume {name}")
 
 
-def _stop_message(engine: Engine, session: SessionRow) -> str:
-    """What the engine said last about the stop: who asked, and which checkpoint there is."""
+def _last(engine: Engine, session: SessionRow, kind: str, unsaid: str) -> str:
+    """What was said last about the end, such as who asked for the stop and which checkpoint there is."""
     from forge.registry import queries
 
     events = engine.registry.fetch(queries.latest_events(session.id, 10))
-    return next((event.message for event in reversed(events) if event.kind == "stop"), "stopped")
+    return next((event.message for event in reversed(events) if event.kind == kind), unsaid)
 
 
 def _answer(engine: Engine, session_id: str, *, json: bool) -> None:

@@ -161,8 +161,9 @@ class RuntimeConfig(Settings):
     """Deterministic algorithms: exact resume on CUDA too, at some cost there."""
     vram_budget_gb: float | None = Field(None, gt=0)
     """Most GPU memory this process may take, in GB, the CUDA context included; null takes what is there."""
-    host: Literal["thread"] = "thread"
-    """Who runs the session: a thread of the program that started it."""
+    host: Literal["thread", "process"] = "thread"
+    """Who runs the session: a thread of the program that starts it, or a process of its own, which outlives
+    that program."""
     checkpoint_every: int = Field(100, ge=1)
     """Steps between two checkpoints."""
     keep_checkpoints: int = Field(3, ge=2)

@@ -13,15 +13,26 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from ulid import ULID
 
 from forge import durable
-from forge.config import PipelineConfig, dump_yaml
+from forge.config import PipelineConfig, dump_yaml, read_frozen
 from forge.config.corpus import require_corpus
-from forge.engine import names
+from forge.engine import autopsy, names
 from forge.engine.host import HostedRun
-from forge.errors import ForgeError, HomeError, NotFoundError, RegistryError, SessionLeasedError
+from forge.engine.kernel import Kernel
+from forge.engine.lease import read_info
+from forge.engine.process import ChildRun, spawn
+from forge.errors import (
+    ForgeError,
+    HomeError,
+    IllegalTransitionError,
+    NotFoundError,
+    RegistryError,
+    SessionLeasedError,
+)
 from forge.home import Home
 from forge.locks import is_held
 from forge.registry import (
@@ -37,15 +48,25 @@ from forge.registry import (
 )
 from forge.registry.query import fetch
 
+Where = Literal["thread", "process"]
+"""Who runs a session: a thread of this process, or a process of its own."""
+
+
+_REAP_SECONDS = 1.0
+"""A child gives its lease back a moment before its parent hears of its end."""
+
 
 class Engine:
     """The engine of one process over one home."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, kernel: Kernel | None = None) -> None:
         self.home = home
         self.registry = Registry.open(home)
+        self._kernel = kernel or Kernel()
         self._hosted: HostedRun | None = None
-        self._hosting = threading.Lock()
+        self._hosting = threading.RLock()
+        self._children: dict[str, ChildRun] = {}
+        """The last process that this one started for a session."""
 
     def create(self, config: PipelineConfig, name: str | None = None) -> str:
         """Add a session with its frozen configuration; returns its id.
@@ -84,18 +105,54 @@ class Engine:
             raise
         return session_id
 
+    def start(self, session_id: str, where: Where | None = None) -> HostedRun | ChildRun:
+        """Run a session where its configuration says, or `where`; returns once somebody holds its lease.
+
+        A second one beside one that a thread of this process runs gets a process of its own.
+
+        Raises:
+            SessionLeasedError: somebody runs it.
+            IllegalTransitionError: it is in a state from which nothing can go on.
+            ForgeError: no process can be started.
+        """
+        with self._hosting:
+            if self.hosted() is None and (where or self._wanted(session_id)) == "thread":
+                return self.host(session_id)
+            return self.spawn(session_id)
+
+    def spawn(self, session_id: str) -> ChildRun:
+        """Run a session in a process of its own; returns once that holds the lease.
+
+        Raises:
+            SessionLeasedError: somebody runs it.
+            IllegalTransitionError: it is in a state from which nothing can go on.
+            ForgeError: no process can be started.
+        """
+        child = spawn(self.home, self.session(session_id))
+        self._children[session_id] = child
+        return child
+
+    def _wanted(self, session_id: str) -> Where:
+        try:
+            return read_frozen(self.home.session(session_id).config).runtime.host
+        except ForgeError:
+            # What is wrong with it the run itself finds, and records.
+            return "thread"
+
     def host(self, session_id: str, on_end: Callable[[], None] = lambda: None) -> HostedRun:
         """Take the lease of a session and run it in a thread of this process.
 
         Raises:
             SessionLeasedError: somebody runs it, or this process runs another.
-            ForgeError: it is in a state from which nothing can go on.
+            IllegalTransitionError: it is in a state from which nothing can go on.
         """
         # Two screens' threads may ask at once, and one process trains one session.
         with self._hosting:
+            # How an owner before us died is told by its lease, which becomes ours.
+            self.reconcile()
             session = self.session(session_id)
             if session.state is State.TRASHED:
-                raise ForgeError(
+                raise IllegalTransitionError(
                     f'{session.name} is in the trash; "forge trash undo {session.name}" brings it back.'
                 )
             if self._hosted is not None and self._hosted.alive:
@@ -107,7 +164,9 @@ class Engine:
                 self.reconcile(holding=session_id)
                 session = self.session(session_id)
                 if session.state not in RESUMABLE:
-                    raise ForgeError(f"{session.name} is {session.state}; there is nothing left to run.")
+                    raise IllegalTransitionError(
+                        f"{session.name} is {session.state}; there is nothing left to run."
+                    )
                 run.start(on_end)
             except BaseException:
                 run.abandon()
@@ -119,7 +178,7 @@ class Engine:
         """Ask whoever runs a session for `pause`, `resume`, `stop` or `checkpoint`.
 
         Raises:
-            ForgeError: nobody runs it.
+            IllegalTransitionError: nobody runs it.
         """
         self.reconcile()
         now, who = time.time(), f"{_user()} (pid {os.getpid()})"
@@ -127,23 +186,23 @@ class Engine:
             lambda c: edits.request_command(c, session_id, kind, args=args, requested_by=who, now=now)
         )
 
-    def resume(self, session_id: str) -> HostedRun | None:
-        """Go on with a session: a paused live one is told to, any other is hosted here."""
+    def resume(self, session_id: str, where: Where | None = None) -> HostedRun | ChildRun | None:
+        """Go on with a session: a paused live one is told to, any other is started."""
         self.reconcile()
         session = self.session(session_id)
         if session.state in LIVE:
             self.request(session_id, "resume")
             return None
-        return self.host(session_id)
+        return self.start(session_id, where)
 
     def hosted(self) -> str | None:
-        """The session that this process runs now."""
+        """The session that a thread of this process runs now."""
         run = self._hosted
         return run.session.id if run is not None and run.alive else None
 
     @property
     def run(self) -> HostedRun | None:
-        """The run that this process started last."""
+        """The run that this process hosted last."""
         return self._hosted
 
     def session(self, session_id: str) -> SessionRow:
@@ -165,7 +224,7 @@ class Engine:
         """
         self.reconcile()
         if text is None:
-            rows = self.registry.fetch(queries.sessions(limit=1000, states=LIVE)) or self.registry.fetch(
+            rows = self.registry.fetch(queries.owned_sessions()) or self.registry.fetch(
                 queries.sessions(limit=1)
             )
             if not rows:
@@ -195,7 +254,18 @@ class Engine:
             for row in self.registry.fetch(queries.owned_sessions())
             if row.id == holding or not _is_owned(self.home.session(row.id).lease)
         ]
-        return [row.id for row in dead if self.registry.write(partial(_bury, row=row))]
+        buried = (partial(_bury, row=row, cause=self._cause(row)) for row in dead)
+        return [row.id for row, bury in zip(dead, buried, strict=True) if self.registry.write(bury)]
+
+    def _cause(self, row: SessionRow) -> str:
+        """How the owner of a session ended, as far as it can be known."""
+        info, child = read_info(self.home.session(row.id).lease), self._children.get(row.id)
+        if info is not None and info.token != row.lease:
+            info = None
+        # A session may have gone on elsewhere since this process started one for it.
+        mine = child is not None and info is not None and info.pid == child.pid
+        code = child.exit_code if child is not None and mine and child.wait(_REAP_SECONDS) else None
+        return autopsy.cause(row.owner or "unknown", info, code, self._kernel)
 
     def shutdown(self, *, keep_training: bool = False) -> None:
         """End this process's part: stop the hosted run with a checkpoint, or leave it running; then close."""
@@ -226,7 +296,7 @@ def _user() -> str:
         return f"user {os.getuid()}"
 
 
-def _bury(c: Connection, row: SessionRow) -> bool:
+def _bury(c: Connection, row: SessionRow, cause: str) -> bool:
     """Take the lease from a dead owner; returns whether its session was live, and is interrupted now."""
     now = time.time()
     current = edits.get_session(c, row.id)
@@ -242,7 +312,6 @@ def _bury(c: Connection, row: SessionRow) -> bool:
             edits.set_phase_state(c, row.id, run.phase, State.INTERRUPTED, now=now)
     edits.set_session_state(c, row.id, State.INTERRUPTED, now=now)
     edits.add_event(
-        c, row.id, kind="interrupted", message=f"its owner ({row.owner}) ended without saying so", now=now,
-        phase=row.phase, level="warning",
+        c, row.id, kind="interrupted", message=cause, now=now, phase=row.phase, level="warning",
     )  # fmt: skip
     return True

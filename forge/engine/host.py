@@ -91,6 +91,15 @@ class HostedRun:
         """Whether the training thread still runs."""
         return self._thread.is_alive()
 
+    @property
+    def exit_code(self) -> int | None:
+        """What a program that does nothing else ends with; none while it runs."""
+        if self.outcome is None:
+            return None
+        if self.outcome in (State.COMPLETED, State.STOPPED):
+            return 0
+        return self.failure.exit_code if isinstance(self.failure, ForgeError) else 1
+
     def stop(self, reason: str) -> None:
         """Ask for a checkpoint and an end at the next step."""
         self._control.request_stop(reason)

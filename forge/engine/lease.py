@@ -1,7 +1,7 @@
 """The lease: whoever runs a session holds a `flock` on its `lease` file.
 
 Held is alive and free is dead, whatever clocks, containers or process ids say: the kernel drops the lock
-with the process. What is written in the file is for display only.
+with the process. What is written in the file is for display, and for telling afterwards how an owner died.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import os
 import socket
 import time
 import weakref
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ulid import ULID
 
+from forge.engine.kernel import Kernel
 from forge.errors import ForgeError, SessionLeasedError
 from forge.reading import read_plain
 
@@ -34,6 +35,23 @@ class LeaseInfo:
     host: str
     boot_id: str
     since: float
+    uptime: float = 0.0
+    """`since` on the monotonic clock, which begins with the boot as that of the kernel's log does."""
+    oom_kills: dict[str, int] = field(default_factory=dict)
+    """How often the kernel's out-of-memory killer had struck by then; see `Kernel.oom_kills`."""
+
+    @classmethod
+    def of_this_process(cls, kernel: Kernel) -> LeaseInfo:
+        """A new lease of this process, from now on."""
+        return cls(
+            token=str(ULID()),
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            boot_id=kernel.boot_id(),
+            since=time.time(),
+            uptime=time.monotonic(),
+            oom_kills=kernel.oom_kills(),
+        )
 
     @property
     def owner(self) -> str:
@@ -61,7 +79,7 @@ class Lease:
             descriptor = _lock(path)
             if descriptor is None:
                 raise SessionLeasedError(_busy_message(session_name, read_info(path)))
-            info = LeaseInfo(str(ULID()), os.getpid(), socket.gethostname(), boot_id(), time.time())
+            info = LeaseInfo.of_this_process(Kernel())
             try:
                 text = json.dumps(asdict(info)).encode()
                 # In this order: truncating first would give back the room that the text then may not find.
@@ -87,19 +105,18 @@ class Lease:
 
 
 def read_info(path: Path) -> LeaseInfo | None:
-    """Who wrote the lease file last; none when it is absent or half written."""
+    """Who wrote the lease file last; none when it is absent, half written or not of our making."""
     try:
-        return LeaseInfo(**json.loads(read_plain(path, _MOST_BYTES, follow=False)))
+        info = LeaseInfo(**json.loads(read_plain(path, _MOST_BYTES, follow=False)))
     except (OSError, ValueError, TypeError, RecursionError):
         return None
+    numbers: tuple[object, ...] = (info.since, info.uptime)
+    sound = all(type(number) in (int, float) for number in numbers) and _are_counts(info.oom_kills)
+    return info if sound else None
 
 
-def boot_id() -> str:
-    """The kernel's id of this boot; "unknown" where there is none."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except OSError:
-        return "unknown"
+def _are_counts(value: object) -> bool:
+    return isinstance(value, dict) and all(type(count) is int for count in value.values())
 
 
 def _lock(path: Path) -> int | None:

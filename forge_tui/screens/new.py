@@ -30,7 +30,9 @@ from forge_tui.widgets.keybar import KeyBar
 from forge_tui.widgets.textpane import TextPane
 
 FIRST_PRESET = "tiny"
-FIELDS = ("preset", "name", "corpus", "seed", *PHASE_NAMES, "vram")
+FIELDS = ("preset", "name", "corpus", "seed", *PHASE_NAMES, "vram", "host")
+HOSTS = ("thread", "process")
+LABELS = {"vram": "GPU memory, GB", "host": "runs in a"}
 HINTS = {"name": "chosen by Forge when empty", "vram": "no limit when empty"}
 
 
@@ -59,8 +61,9 @@ class NewSessionScreen(MainScreen):
             with Vertical(id="fields"):
                 yield from self._field("preset", Choice(preset_names(), self._draft.preset, id="preset"))
                 texts = self._texts()
-                for name in FIELDS[1:]:
-                    yield from self._field(name, _input(texts[name], name))
+                for name, text in texts.items():
+                    yield from self._field(name, _input(text, name))
+                yield from self._field("host", Choice(HOSTS, self._draft.host, id="host"))
             with Vertical(id="costs"):
                 yield TextPane(id="figures")
         yield KeyBar()
@@ -90,13 +93,21 @@ class NewSessionScreen(MainScreen):
         return {"name": now.name, "corpus": now.corpus, "seed": now.seed, **now.steps, "vram": now.vram}
 
     @on(Choice.Changed)
-    def _preset_changed(self, message: Choice.Changed) -> None:
+    def _chosen(self, message: Choice.Changed) -> None:
+        if message.choice == "host":
+            self._draft = replace(self._draft, host=message.value)
+            self._check()
+        else:
+            self._take_preset(message)
+
+    def _take_preset(self, message: Choice.Changed) -> None:
         fresh = replace(draft.from_preset(message.value), name=self._draft.name, corpus=self._draft.corpus)
         self._draft = fresh
         for name, text in self._texts().items():
             field = self.query_one(f"#{name}", Input)
             if field.value != clean(text):
                 field.value = clean(text)
+        self.query_one("#host", Choice).take(fresh.host)
         self._check()
 
     @on(Input.Changed)
@@ -127,9 +138,7 @@ class NewSessionScreen(MainScreen):
         self._draw()
 
     def _draw(self) -> None:
-        self._show(
-            "title", [compose((" new session", "key"), (" · ", "faint"), ("starts in this program", "label"))]
-        )
+        self._show("title", [compose((" new session", "key"), (" · ", "faint"), (self._where(), "label"))])
         for name in FIELDS:
             self._show(f"{name}-label", [safe(_label(name), style="label")])
             reason = self._checked.problems.get(name)
@@ -142,13 +151,20 @@ class NewSessionScreen(MainScreen):
         )
         self.refresh_keys()
 
+    def _where(self) -> str:
+        if self._draft.host == "process":
+            return "starts in a process of its own, which outlives this program"
+        if self.forge.hosted is not None:
+            return "starts in a process of its own, because another runs in this program"
+        return "starts in this program"
+
     def _show(self, name: str, lines: list[Text]) -> None:
         self.query_one(f"#{name}", TextPane).show(lines)
 
     # --- actions -----------------------------------------------------------------------------------
 
     def do_form_start(self, _key: str) -> None:
-        """Make the session and run it here."""
+        """Make the session and run it."""
         config = self._config
         if config is not None:
             self.forge.start(config, self._draft.name.strip() or None)
@@ -162,11 +178,11 @@ class NewSessionScreen(MainScreen):
         self.focus_previous()
 
     def do_form_right(self, _key: str) -> None:
-        """The next preset."""
+        """The next choice."""
         self._step(1)
 
     def do_form_left(self, _key: str) -> None:
-        """The preset before."""
+        """The choice before."""
         self._step(-1)
 
     def _step(self, amount: int) -> None:
@@ -183,8 +199,8 @@ def _reason(reason: str | None, width: int, _height: int) -> list[Text]:
 
 
 def _label(name: str) -> str:
-    if name == "vram":
-        return "GPU memory, GB"
+    if name in LABELS:
+        return LABELS[name]
     return f"{words.phase_title(name).lower()} steps" if name in PHASE_NAMES else name
 
 

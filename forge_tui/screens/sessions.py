@@ -58,13 +58,11 @@ class SessionsScreen(ListScreen):
         base, row = super().context(), self.listing.selected
         if row is None:
             return replace(base, state=None, hosted=False)
-        hosted = self.forge.hosted
         return replace(
             base,
             state=row.state,
             name=row.name,
-            hosted=hosted == row.id,
-            hosts_other=hosted not in (None, row.id),
+            hosted=self.forge.hosted == row.id,
             starting=starting(row),
             pinned=row.pinned,
         )

@@ -45,9 +45,9 @@ class LazyEngine:
         """Make a new session and return its id."""
         return self._real().create(config, name)
 
-    def host(self, session_id: str) -> object:
-        """Run the session in a thread of this process."""
-        return self._real().host(session_id)
+    def start(self, session_id: str) -> object:
+        """Run the session where it wants to be run."""
+        return self._real().start(session_id)
 
     def request(self, session_id: str, kind: str, **args: object) -> object:
         """Ask whoever runs the session for something."""
@@ -58,7 +58,7 @@ class LazyEngine:
         return self._real().resume(session_id)
 
     def hosted(self) -> str | None:
-        """The session that this process runs; an engine that was never needed runs none."""
+        """The session that a thread of this process runs; an engine that was never needed runs none."""
         return None if self._engine is None else self._engine.hosted()
 
     def reconcile(self) -> list[str]:

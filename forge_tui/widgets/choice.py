@@ -19,6 +19,8 @@ class Choice(TextPane, can_focus=True):
     class Changed(Message):
         """Another value was taken."""
 
+        choice: str
+        """Its id."""
         value: str
 
     def __init__(self, values: Sequence[str], value: str, *, id: str | None = None) -> None:
@@ -38,9 +40,13 @@ class Choice(TextPane, can_focus=True):
     def step(self, amount: int) -> None:
         """Take the next value, or the one before."""
         place = (self._values.index(self.value) + amount) % len(self._values)
-        self.value = self._values[place]
+        self.take(self._values[place])
+        self.post_message(self.Changed(self.id or "", self.value))
+
+    def take(self, value: str) -> None:
+        """Show a value, without a message."""
+        self.value = value
         self._draw()
-        self.post_message(self.Changed(self.value))
 
     def _draw(self) -> None:
         self.show([self._text()])

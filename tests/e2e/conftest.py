@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from forge.home import Home
+from tests.conftest import ROOT
 from tests.e2e.terminal import Desk
 from tests.e2e.watch import Watch
 
@@ -54,6 +55,8 @@ def env(tmp_path: Path, home: Home) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "TERM": "xterm-256color",
         "TZ": "UTC",
+        # The checkout under test, where it is not the one that is installed.
+        "PYTHONPATH": str(ROOT),
     }
 
 

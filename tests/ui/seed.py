@@ -80,10 +80,10 @@ class FakeEngine:
         self._note("create", config.name, name)
         return self.made
 
-    def host(self, session_id: str) -> None:
-        """Pretend to run it."""
-        self._note("host", session_id)
-        self.hosting = session_id
+    def start(self, session_id: str) -> None:
+        """Pretend to run it, here where nothing else runs."""
+        self._note("start", session_id)
+        self.hosting = self.hosting or session_id
 
     def request(self, session_id: str, kind: str, **args: object) -> None:
         """Pretend to ask its owner."""

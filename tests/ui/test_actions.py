@@ -123,12 +123,6 @@ def test_what_can_be_resumed(state: State, allowed: bool) -> None:
     assert (BY_ID["run.resume"].why_not(context) is None) is allowed
 
 
-def test_one_run_in_a_program() -> None:
-    context = Context(DASHBOARD, State.STOPPED, hosts_other=True)
-    assert "another session runs" in str(BY_ID["run.resume"].why_not(context))
-    assert "stop it first" in str(BY_ID["form.start"].why_not(replace(context, screen=NEW)))
-
-
 def test_the_key_bar_names_what_space_does() -> None:
     pause = BY_ID["run.pause"]
     assert pause.label(Context(DASHBOARD, State.RUNNING)) == "pause"

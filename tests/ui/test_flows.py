@@ -9,6 +9,7 @@ import pytest
 from textual import events
 from textual.widgets import Input
 
+from forge.config import PipelineConfig
 from forge.errors import ForgeError
 from forge.home import Home
 from forge.registry import Registry, State, edits
@@ -172,11 +173,42 @@ async def test_looking_only_steers_nothing(seeded: Seeded) -> None:
         assert isinstance(app.screen, DashboardScreen)
 
 
-async def test_another_session_that_runs_here_is_in_the_way(seeded: Seeded) -> None:
+async def test_another_session_that_runs_here_is_not_in_the_way(seeded: Seeded) -> None:
     app = stage(seeded("stopped"), engine=FakeEngine(hosting="another"))
     async with playing(app) as pilot:
         await press(pilot, "r")
-        assert "another session runs in this program; stop it first" in said(app)
+        assert said(app) == ""
+        await press(pilot, "n")
+        assert "starts in a process of its own, because another runs in this program" in shown(app)
+        await press(pilot, "ctrl+s")
+    assert engine_of(app).calls == [("resume", FIRST), ("create", "tiny", None), ("start", FIRST)]
+
+
+async def test_a_form_can_ask_for_a_process_of_its_own(seeded: Seeded) -> None:
+    made: list[PipelineConfig] = []
+
+    class Keeping(FakeEngine):
+        def create(self, config: PipelineConfig, name: str | None = None) -> str:
+            made.append(config)
+            return super().create(config, name)
+
+    app = stage(seeded("finished"), engine=Keeping())
+    async with playing(app) as pilot:
+        await press(pilot, "n")
+        assert "starts in this program" in shown(app)
+        await press(pilot, "shift+tab", "right")
+        assert "starts in a process of its own, which outlives this program" in shown(app)
+        await press(pilot, "ctrl+s")
+    assert [config.runtime.host for config in made] == ["process"]
+
+
+async def test_q_does_not_ask_about_a_run_in_another_process(seeded: Seeded) -> None:
+    app = stage(seeded("running"))
+    async with playing(app) as pilot:
+        assert "in this program" not in shown(app)
+        await press(pilot, "q")
+    assert app.return_value == STOPPED
+    assert engine_of(app).calls == []
 
 
 async def test_asking_twice_asks_once(seeded: Seeded) -> None:
@@ -246,7 +278,7 @@ async def test_a_form_is_filled_and_started(seeded: Seeded) -> None:
         await press(pilot, "n")
         assert isinstance(app.screen, NewSessionScreen)
         await press(pilot, "tab", "=my run", "ctrl+s")
-        assert engine_of(app).calls == [("create", "tiny", "my run"), ("host", FIRST)]
+        assert engine_of(app).calls == [("create", "tiny", "my run"), ("start", FIRST)]
         assert isinstance(app.screen, DashboardScreen)
         assert app.feed.session_id == FIRST
 
@@ -309,7 +341,7 @@ async def test_an_answer_to_an_older_question_is_dropped(seeded: Seeded) -> None
 async def test_start_makes_a_session_at_once(seeded: Seeded) -> None:
     app = stage(seeded("running"), start=TINY)
     async with playing(app):
-        assert engine_of(app).calls[:2] == [("create", "tiny", None), ("host", FIRST)]
+        assert engine_of(app).calls[:2] == [("create", "tiny", None), ("start", FIRST)]
         assert app.feed.session_id == FIRST
 
 

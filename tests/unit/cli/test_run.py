@@ -84,7 +84,7 @@ def test_resume_goes_on_after_a_stop(
     assert finished.json["state"] == "completed"
     assert finished.json["session"] == stopped.json["session"]
     again = forge("resume", "second")
-    assert again.code == 1
+    assert again.code == 10
     assert again.err == "forge: second is completed; there is nothing left to run.\n"
     assert forge("resume").code == 4
 

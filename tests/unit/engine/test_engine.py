@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,17 @@ from forge import durable
 from forge.config import read_frozen
 from forge.engine import Engine, HostedRun
 from forge.engine.lease import Lease
-from forge.errors import ForgeError, HomeError, NotFoundError, RegistryError, SessionLeasedError
+from forge.errors import (
+    ForgeError,
+    HomeError,
+    IllegalTransitionError,
+    NotFoundError,
+    RegistryError,
+    SessionLeasedError,
+)
 from forge.home import Home
 from forge.locks import is_held
-from forge.registry import Registry, State, edits, queries
+from forge.registry import Heartbeat, MetricsWriter, Registry, State, edits, queries
 from tests.unit.engine.rig import Rig, counting_config
 
 PATIENCE = 60
@@ -146,7 +156,7 @@ def test_a_completed_session_has_nothing_left_to_run(
 ) -> None:
     train.set()
     assert engine.host(session).wait(PATIENCE)
-    with pytest.raises(ForgeError, match="otter is completed; there is nothing left to run"):
+    with pytest.raises(IllegalTransitionError, match="otter is completed; there is nothing left to run"):
         engine.host(session)
     assert not is_held(engine.home.session(session).lease)
 
@@ -275,6 +285,30 @@ def test_a_live_owner_is_left_alone(engine: Engine, rig: Rig) -> None:
     assert engine.reconcile() == [rig.session_id]
 
 
+@pytest.mark.parametrize("years", [-30, 30])
+def test_a_live_owner_is_not_taken_over_when_its_clock_jumps(
+    engine: Engine, rig: Rig, monkeypatch: pytest.MonkeyPatch, years: int
+) -> None:
+    live(rig, "MINE")
+    lease = Lease.acquire(rig.paths.lease, "otter")
+    writer = MetricsWriter(rig.paths.metrics)
+    writer.heartbeat(
+        Heartbeat(at=1.0, phase="pretrain", step=5, total_steps=12, steps_per_second=5.0,
+                  tokens_per_second=0.0, eta_seconds=None, status="", coalesced=0)
+    )  # fmt: skip
+    writer.close()
+    there = time.time() + years * 365 * 86_400
+    monkeypatch.setattr(time, "time", lambda: there)
+    # What the file says of pid, boot and start is for display.
+    stale = {**asdict(lease.info), "pid": 2**22 + 1, "boot_id": "another", "since": there - 1e9}
+    rig.paths.lease.write_text(json.dumps(stale))
+    assert engine.reconcile() == []
+    with pytest.raises(SessionLeasedError, match="otter is running in pid"):
+        engine.host(rig.session_id)
+    assert rig.session.state is State.RUNNING
+    lease.release()
+
+
 def test_an_owner_that_died_before_it_began_leaves_nothing_behind(engine: Engine, rig: Rig) -> None:
     rig.registry.write(lambda c: edits.take_lease(c, rig.session_id, "OLD", "pid 4121 on gpu-box", 1.0))
     assert engine.reconcile() == []
@@ -319,10 +353,10 @@ def test_a_session_without_its_folder_is_interrupted_too(engine: Engine, rig: Ri
 
 
 def test_a_request_to_nobody_is_refused_with_what_to_do(engine: Engine, rig: Rig) -> None:
-    with pytest.raises(ForgeError, match=r'nobody runs it.*"forge resume otter"'):
+    with pytest.raises(IllegalTransitionError, match=r'nobody runs it.*"forge resume otter"'):
         engine.request(rig.session_id, "pause")
     live(rig, "OLD")
-    with pytest.raises(ForgeError, match="otter is interrupted"):
+    with pytest.raises(IllegalTransitionError, match="otter is interrupted"):
         engine.request(rig.session_id, "pause")
 
 
@@ -452,7 +486,7 @@ def test_the_engine_is_there_without_torch() -> None:
 
 def test_a_session_in_the_trash_is_not_run(engine: Engine, rig: Rig) -> None:
     rig.registry.write(lambda c: edits.set_session_state(c, rig.session_id, State.TRASHED, now=1.0))
-    with pytest.raises(ForgeError, match='in the trash; "forge trash undo otter" brings it back'):
+    with pytest.raises(IllegalTransitionError, match='in the trash; "forge trash undo otter" brings it back'):
         engine.host(rig.session_id)
 
 

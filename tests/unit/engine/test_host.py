@@ -140,10 +140,10 @@ def test_stopped_and_resumed_it_is_the_same_run(
         assert run.wait(PATIENCE)
         assert (run.outcome, other.session.state) == (State.STOPPED, State.STOPPED)
         phase.during = Counting().during
-    run = engine.resume(other.session_id)
-    assert run is not None
-    assert run.wait(PATIENCE)
-    assert run.outcome is State.COMPLETED
+    resumed = engine.resume(other.session_id)
+    assert isinstance(resumed, HostedRun)
+    assert resumed.wait(PATIENCE)
+    assert resumed.outcome is State.COMPLETED
     assert (other.points("pretrain"), other.points("forging")) == expected
     assert all(torch.equal(t, expected_weights[name]) for name, t in weights(other, "forging").items())
     assert other.events("stop") == ["stopped by SIGTERM, with a checkpoint at step 7"] * 2
