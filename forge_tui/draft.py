@@ -147,7 +147,7 @@ def estimate(config: PipelineConfig) -> Estimate:
     state = parameters * 4 * max(_models(phase) * (4 + _filter_copies(phase)) for phase in phases)
     batch = max(phase.micro_batch for phase in phases) * config.data.seq_len
     activations = batch * 4 * (m.n_layers * (16 * m.d_model + 5 * m.d_ff) + 3 * m.vocab_size)
-    kept = config.runtime.keep_checkpoints
+    kept = config.runtime.keep_checkpoints + 1  # and the best
     copies = [kept * _models(phase) * (3 + _filter_copies(phase)) + 1 for phase in phases]
     disk = parameters * 4 * sum(copies)
     tokens = sum(phase.steps * phase.batch_size for phase in phases) * config.data.seq_len
