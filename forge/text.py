@@ -8,7 +8,10 @@ would grow over the lines around it.
 from __future__ import annotations
 
 import re
+from typing import Literal
 from unicodedata import category
+
+Alert = Literal["bell", "osc9", "none"]
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\b": "\\b", "\f": "\\f", "\v": "\\v", "\0": "\\0"}
 _MOST_MARKS = 6
@@ -47,6 +50,12 @@ def _is_mark(char: str) -> bool:
     """Whether it stands on the character before it and takes no cell of its own."""
     # Vowels and finals of Korean syllables, written apart, are letters to Unicode.
     return category(char) in ("Mn", "Me") or "\u1160" <= char <= "\u11ff" or "\ud7b0" <= char <= "\ud7ff"
+
+
+def alert(how: Alert, text: str) -> str:
+    """What makes a terminal call its person: the bell, or a notice on the desktop (OSC 9); maybe nothing."""
+    # Of what is in `text` nothing can end the notice, or begin another.
+    return {"bell": "\a", "osc9": f"\x1b]9;Forge: {clean(text)}\a", "none": ""}[how]
 
 
 def _escape(char: str) -> str:

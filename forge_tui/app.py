@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import on, work
 from textual.command import Provider
 
-from forge.errors import ForgeError
+from forge.errors import ConfigError, ForgeError
 from forge.home import Home
 from forge.registry import Error
 from forge_tui.messages import (
@@ -29,6 +29,7 @@ from forge_tui.messages import (
 )
 from forge_tui.palette import ActionProvider
 from forge_tui.ports import Clock, EnginePort, wall_clock
+from forge_tui.present.alarms import alarm
 from forge_tui.screens.base import Acting, MainScreen, TooSmall, fitted
 from forge_tui.screens.dashboard import DashboardScreen
 from forge_tui.services.feed import SessionFeed
@@ -88,6 +89,7 @@ class ForgeApp(Shell):
         self._reconciled = 0.0
         self._noticed = False
         self._told_link = False
+        self._shown = Snapshot()
         self.hosted: str | None = None
         self.stopped: str | None = None
         """The session that a person stopped on the way out."""
@@ -190,9 +192,22 @@ class ForgeApp(Shell):
 
     @on(SnapshotTaken)
     def _snapshot_taken(self, message: SnapshotTaken) -> None:
+        before, self._shown = self._shown, message.snapshot
+        if (text := alarm(before, message.snapshot)) is not None:
+            self.run_worker(self._call(text), group="alarm", exit_on_error=False)
         screen = self.screen
         if isinstance(screen, MainScreen):
             screen.show_snapshot(message.snapshot)
+
+    async def _call(self, text: str) -> None:
+        from forge.config import HomeSettings, load_settings
+
+        try:
+            settings = await asyncio.to_thread(load_settings, self.store.home.settings)
+        except ConfigError:
+            # The run's own events say what is wrong with the settings.
+            settings = HomeSettings()
+        self.ring(settings.notify.terminal, text)
 
     @on(PageRead)
     def _page_read(self, message: PageRead) -> None:

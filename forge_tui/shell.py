@@ -18,6 +18,7 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from forge.streams import Harmless
+from forge.text import Alert, alert
 from forge_tui.driver import driver_of
 from forge_tui.screens.base import Acting, TooSmall, too_small
 from forge_tui.styles import sheet
@@ -71,6 +72,11 @@ class Shell(App[str]):
         """Show a sentence from anywhere; the only place that notifies."""
         self.clear_notifications()
         self.notify(clean_lines(text), severity=severity, timeout=timeout, markup=False)  # type: ignore[arg-type]
+
+    def ring(self, how: Alert, text: str) -> None:
+        """Call a person who looks elsewhere, through the same writer as every frame."""
+        if self._driver is not None and not self.is_headless:
+            self._driver.write(alert(how, text))
 
     def on_resize(self, event: events.Resize) -> None:
         """Say so when the terminal is too small, and come back when it is not."""

@@ -121,12 +121,18 @@ class Display:
     """The thread `forge-show`, which shows a run from now until `close`."""
 
     def __init__(
-        self, watch: Watch, signals: Signals, renderer: Callable[[], Renderer], intro: str = ""
+        self,
+        watch: Watch,
+        signals: Signals,
+        renderer: Callable[[], Renderer],
+        intro: str = "",
+        ring: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._intro = intro
         self._watch = watch
         self._signals = signals
         self._make = renderer
+        self._ring = ring
         self._told_stopping = False
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="forge-show", daemon=True)
@@ -159,6 +165,8 @@ class Display:
                 return
             for event in self._watch.news():
                 renderer.tell(_event(event))
+                if event.kind == "disk" and event.level != "info":
+                    self._ring(event.message)
             if not ended:
                 self._show_progress(renderer)
         renderer.close()

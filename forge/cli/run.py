@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,15 +100,18 @@ def _detach(engine: Engine, session_id: str, *, json: bool) -> int:
 
 
 def _follow(engine: Engine, session_id: str, how: How, signals: Signals) -> int:
+    from forge.cli.alarm import ring
     from forge.cli.display import Display, renderer
     from forge.cli.watch import Watch
     from forge.engine import HostedRun, attend
+    from forge.registry import State
 
     watch = Watch(engine.registry, engine.home, session_id, since=time.time())
     run = engine.start(session_id, how.where)
     if not isinstance(run, HostedRun):
         signals.leave_on_hang_up()
-    display = None if how.quiet else Display(watch, signals, renderer, _intro(run))
+    call = partial(ring, engine.home)
+    display = None if how.quiet else Display(watch, signals, renderer, _intro(run), call)
     attend(run, signals)
     outcome = _outcome(engine, run)
     code = _exit_code(run, outcome, signals)
@@ -116,6 +120,8 @@ def _follow(engine: Engine, session_id: str, how: How, signals: Signals) -> int:
         engine.shutdown()
         os._exit(code)
     _remark(engine, run, outcome, signals)
+    if outcome is not State.STOPPED and 2 not in signals.redirected:
+        call(f"{run.session.name} {outcome}")
     if 1 not in signals.redirected:
         _answer(engine, session_id, json=how.json)
     return code

@@ -29,7 +29,7 @@ from forge.registry import (
 T = TypeVar("T")
 
 STARTING = "starting: loading the tensor library"
-NEWS = frozenset({"phase", "report", "pause", "continue", "resume"})
+NEWS = frozenset({"phase", "report", "pause", "continue", "resume", "cleanup"})
 """Kinds of events that are told while a run is shown, beside warnings; an error is told at the end."""
 
 

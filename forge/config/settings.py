@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import yaml
 from pydantic import Field, model_validator
@@ -18,6 +17,7 @@ from forge import durable
 from forge.config.io import apply_overrides, build, read_mapping
 from forge.config.models import Settings
 from forge.errors import ConfigError
+from forge.text import Alert
 
 
 class SessionCleanupPolicy(Settings):
@@ -62,7 +62,7 @@ class RetentionSettings(SessionCleanupPolicy):
 class NotifySettings(Settings):
     """How a person hears that a run ended, failed, or stands still by itself."""
 
-    terminal: Literal["bell", "osc9", "none"] = "bell"
+    terminal: Alert = "bell"
     """What a terminal that shows the run is sent: the bell, a notice that terminals such as iTerm2, WezTerm
     and Ghostty show on the desktop (OSC 9), or nothing."""
     on_finish: str | None = None

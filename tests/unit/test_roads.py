@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("forge/cli", "forge_tui")
 
 DOORS = frozenset(
-    {"clean", "clean_lines", "safe", "compose", "safe_lines", "pad", "escape", "to_ascii", "dumps"}
+    {"clean", "clean_lines", "safe", "compose", "safe_lines", "pad", "escape", "to_ascii", "dumps", "alert"}
 )
 """Functions whose result may be shown; `dumps` writes ASCII."""
 SHOWN_FIRST = frozenset({"print", "notify", "Input", "write", "confirm", "prompt", "Text", "Segment"})

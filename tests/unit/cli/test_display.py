@@ -158,6 +158,7 @@ def watch(home: Home) -> Iterator[Watch]:
             ("info", "phase"),
             ("info", "checkpoint"),
             ("warning", "oom"),
+            ("warning", "disk"),
             ("error", "error"),
         ]:
             registry.write(
@@ -170,7 +171,8 @@ def watch(home: Home) -> Iterator[Watch]:
 
 def test_news_are_told_once_and_the_end_is_clean(watch: Watch, tmp_path: Path) -> None:
     record, signals = Recorder(), Signals(tmp_path / "log")
-    display = Display(watch, signals, lambda: record, "first runs here")
+    rung: list[str] = []
+    display = Display(watch, signals, lambda: record, "first runs here", rung.append)
     until(lambda: record.looks > 1, "two looks")
     signals.stop = 2
     until(lambda: any("stopping after this step" in line for line in record.told), "the answer to Ctrl-C")
@@ -178,8 +180,9 @@ def test_news_are_told_once_and_the_end_is_clean(watch: Watch, tmp_path: Path) -
     assert record.closed
     said = [line.split(maxsplit=1)[-1] for line in record.told[2:]]
     assert record.told[1] == "first runs here"
-    assert said[:2] == ["phase happened", "warning: oom happened"]
-    assert len(said) == 3
+    assert said[:3] == ["phase happened", "warning: oom happened", "warning: disk happened"]
+    assert len(said) == 4
+    assert rung == ["disk happened"]
 
 
 def test_after_a_hang_up_nothing_is_written(watch: Watch, tmp_path: Path) -> None:
