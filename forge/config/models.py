@@ -167,8 +167,8 @@ class RuntimeConfig(Settings):
     checkpoint_every: int = Field(100, ge=1)
     """Steps between two checkpoints."""
     keep_checkpoints: int = Field(3, ge=2)
-    """Newest checkpoints kept of each phase, never fewer than two; the one with the lowest held-out loss stays
-    besides."""
+    """Newest checkpoints kept of each phase, never fewer than two; the one with the lowest held-out loss
+    stays besides."""
 
 
 class PipelineConfig(Settings):

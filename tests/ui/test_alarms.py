@@ -20,13 +20,17 @@ from tests.ui.stage import playing, settle, stage
 
 def snapshot(state: State, *kinds: str, session_id: str = "1") -> Snapshot:
     """A session in a state, with events of these kinds; the levels are those that the engine gives."""
-    row = SessionRow.model_construct(id=session_id, name="otter", state=state)
+    row = SessionRow(
+        id=session_id, name="otter", state=state, preset="tiny", created_at=0, updated_at=0, ended_at=None,
+        phase=None, error=None, note="", pinned=False, lease=None, owner=None,
+    )  # fmt: skip
     events = tuple(
-        EventRow.model_construct(
-            id=number, kind=kind, level="warning" if kind == "disk" else "info", message=f"{kind} {number}"
+        EventRow(
+            id=number, session_id=session_id, at=0, phase=None, step=None, kind=kind, message=f"{kind} {number}",
+            level="warning" if kind == "disk" else "info",
         )
         for number, kind in enumerate(kinds, 1)
-    )
+    )  # fmt: skip
     return Snapshot(session=row, events=events)
 
 
