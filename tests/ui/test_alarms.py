@@ -26,7 +26,8 @@ def snapshot(state: State, *kinds: str, session_id: str = "1") -> Snapshot:
     )  # fmt: skip
     events = tuple(
         EventRow(
-            id=number, session_id=session_id, at=0, phase=None, step=None, kind=kind, message=f"{kind} {number}",
+            id=number, session_id=session_id, at=0, phase=None, step=None, kind=kind,
+            message=f"{kind} {number}",
             level="warning" if kind == "disk" else "info",
         )
         for number, kind in enumerate(kinds, 1)
