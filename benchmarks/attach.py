@@ -20,10 +20,11 @@ from pathlib import Path
 
 from benchmarks.children import BIN, Child
 from benchmarks.live import make_session
-from benchmarks.noise import Noise
-from benchmarks.table import Row, alternating, figure, left_out, print_table, row, summarise
-from benchmarks.terminal import Terminal
+from benchmarks.table import Row, figure, left_out, print_table, row, tell_noise
 from forge.home import Home, prepare_home
+from forge.validate.noise import Noise
+from forge.validate.pairs import alternating, summarise
+from forge.validate.terminal import Terminal
 
 FIRST_FRAME_BUDGET = 0.5  # s
 MEMORY_BUDGET = 80.0  # MB
@@ -111,7 +112,7 @@ def _first_frames(programs: Sequence[Program], starts: int) -> dict[str, list[fl
 
     # The first round only warms the system's caches.
     alternating([partial(start, program) for program in programs], starts + 1)
-    noise.tell("attach")
+    tell_noise("attach", noise)
     return {name: found[1:] for name, found in times.items()}
 
 

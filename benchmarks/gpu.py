@@ -21,13 +21,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.table import compare
 from forge.config import PipelineConfig, load_config
 from forge.config.check import parameter_count
 from forge.models.decoder import Decoder, body_linears
 from forge.optim.muon import Muon
 from forge.optim.trainer import Trainer
 from forge.quant.linear import to_ternary
+from forge.validate.pairs import compare
 
 TARGET_TOKENS_PER_SECOND = 1.7e6
 STE_BUDGET = 1.05

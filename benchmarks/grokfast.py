@@ -12,11 +12,12 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
-from benchmarks.table import Comparison, Row, Run, compare, left_out, print_table, row, seconds
+from benchmarks.table import Row, left_out, print_table, row
 from forge.config import GrokfastConfig, TrainingConfig, load_config
 from forge.models.decoder import Decoder
 from forge.optim.build import build_optimizer
 from forge.optim.grokfast import Grokfast
+from forge.validate.pairs import Comparison, Run, compare, seconds
 
 ALPHA, LAMB = 0.98, 2.0
 

@@ -30,7 +30,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.children import BIN
-from benchmarks.table import Row, alternating, figure, print_table, row, summarise
+from benchmarks.table import Row, figure, print_table, row
+from forge.validate.pairs import alternating, summarise
 
 Shapes = dict[str, tuple[int, ...]]
 SMOLLM: dict[str, Any] = {

@@ -16,10 +16,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from benchmarks.table import Row, alternating, figure, left_out, row, summarise
+from benchmarks.table import Row, figure, left_out, row
 from forge.engine.context import EngineContext
 from forge.engine.telemetry import Recorder, Telemetry
 from forge.registry import MetricsWriter, open_reader, sqlite
+from forge.validate.pairs import alternating, summarise
 
 POINTS_A_SECOND = 250_000
 METRICS = ("loss", "val", "lr", "grad_norm", *(f"metric-{number}" for number in range(6)))

@@ -14,14 +14,16 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from benchmarks.noise import Noise
 from benchmarks.points import BATCH, VALUES, against_peers
-from benchmarks.readers import Readers, total
-from benchmarks.table import Row, alternating, figure, print_table, row, summarise
-from benchmarks.training import Training, share_cache
+from benchmarks.readers import Readers
+from benchmarks.table import Row, figure, print_table, row, tell_noise
 from forge.engine.device import usable_cores
 from forge.home import Home
 from forge.registry import Heartbeat, MetricsWriter, Registry, edits, sqlite
+from forge.validate.noise import Noise
+from forge.validate.pairs import alternating, summarise
+from forge.validate.readers import total
+from forge.validate.training import Training, share_cache
 
 READERS = (0, 1, 8)
 JOURNALS: tuple[sqlite.Journal, ...] = ("WAL", "DELETE")
@@ -66,7 +68,7 @@ def training_beside_readers(rounds: int, seconds: float) -> list[Row]:
         for sides in (decisive + others, decisive):
             alternating([partial(turn, *side) for side in sides], rounds)
         reports = [total(crowd.reports()) for _, crowd in runs.values()]
-    noise.tell("registry")
+    tell_noise("registry", noise)
     none = figures["WAL", 0, "step"]
     rows = [
         row(

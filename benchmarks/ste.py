@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.table import Row, compare, print_table, row
+from benchmarks.table import Row, print_table, row
 from forge.config import load_config
 from forge.contract import Precision
 from forge.models.decoder import Decoder
 from forge.optim.trainer import Trainer
 from forge.quant.linear import to_ternary
+from forge.validate.pairs import compare
 
 GPU_BUDGET = 1.05
 

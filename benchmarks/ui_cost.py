@@ -13,12 +13,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.noise import Noise
-from benchmarks.table import Row, alternating, figure, print_table, row, summarise
-from benchmarks.terminal import Terminal
-from benchmarks.training import Training, share_cache, thread_seconds
+from benchmarks.table import Row, figure, print_table, row, tell_noise
 from forge.engine.device import usable_cores
 from forge.home import Home
+from forge.validate.noise import Noise
+from forge.validate.pairs import alternating, summarise
+from forge.validate.terminal import Terminal
+from forge.validate.training import Training, share_cache, thread_seconds
 
 LOSS_BUDGET = 1.02
 BYTES_BUDGET = 8.0
@@ -45,7 +46,7 @@ def run(quick: bool) -> list[Row]:
             watch.steps.append(noise.least(lambda: watch.take(lambda: hosted.step_seconds(seconds))))
 
         alternating([without, with_screen], pairs)
-    noise.tell("ui_cost")
+    tell_noise("ui_cost", noise)
     name = f"a step hosted by forge-tui / headless, {pairs} pairs, {usable_cores()} cores"
     rows = [
         row(name, summarise(watch.steps, alone), budget=LOSS_BUDGET),

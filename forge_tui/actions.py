@@ -12,12 +12,15 @@ from forge.registry.lifecycle import State
 from forge_tui.state import Context
 
 DASHBOARD, SESSIONS, NEW, HELP, QUIT, CONFIRM = "dashboard", "sessions", "new", "help", "quit", "confirm"
-CLEANUP = "cleanup"
+CLEANUP, VALIDATE = "cleanup", "validate"
 MAIN = (DASHBOARD, SESSIONS)
-EVERYWHERE = (DASHBOARD, SESSIONS, NEW, CLEANUP)
-LISTS = (DASHBOARD, SESSIONS, CLEANUP, HELP)
+EVERYWHERE = (DASHBOARD, SESSIONS, NEW, CLEANUP, VALIDATE)
+LISTS = (DASHBOARD, SESSIONS, CLEANUP, VALIDATE, HELP)
 
-SCREEN_TITLES = {DASHBOARD: "dashboard", SESSIONS: "sessions", NEW: "new session", CLEANUP: "cleanup"}
+SCREEN_TITLES = {
+    DASHBOARD: "dashboard", SESSIONS: "sessions", NEW: "new session", CLEANUP: "cleanup",
+    VALIDATE: "validate",
+}  # fmt: skip
 
 WhyNot = Callable[[Context], str | None]
 
@@ -117,6 +120,16 @@ def _can_purge(context: Context) -> str | None:
 def _can_empty(context: Context) -> str | None:
     reason = _can_tidy(context)
     return "the trash is empty" if reason is None and not context.cleaning.trashed else reason
+
+
+def _can_prove(context: Context) -> str | None:
+    if context.readonly:
+        return "this screen only looks (--readonly); start forge-tui without it, or use forge validate"
+    return None
+
+
+def _proves(context: Context) -> str | None:
+    return None if context.proving else "no proof runs now; enter runs one"
 
 
 def _has_phases(context: Context) -> str | None:
@@ -220,10 +233,21 @@ ACTIONS: tuple[Action, ...] = (
     _a("form.previous", "shift+tab up", "previous field", (NEW,), "Go to the field before."),
     _a("form.right", "right", "next choice", (NEW,), "Take the next choice, where there is one."),
     _a("form.left", "left", "choice before", (NEW,), "Take the choice before."),
+    _a("trial.run", "enter", "run", (VALIDATE,),
+       "Run the proof under the cursor, after those that wait.", bar=1, when=_can_prove),
+    _a("trial.all", "a", "run all", (VALIDATE,), "Run all, one after the other.", bar=2, when=_can_prove),
+    _a("trial.form", "f", "quick/full", (VALIDATE,),
+       "Switch between the quick and the full form of what is run next.", bar=3),
+    _a("trial.cancel", "x", "cancel", (VALIDATE,),
+       "End the proof that runs, with all that it started, and let none of the others begin.", bar=4,
+       when=_proves),
     _a("go.sessions", "L", "sessions", (DASHBOARD, CLEANUP), "Go to the list of all sessions.", bar=6),
     _a("go.cleanup", "C", "cleanup", MAIN,
        "Go to the cleanup: what may go, what would go now, and the trash.", bar=12),
-    _a("go.dashboard", "d escape", "dashboard", (SESSIONS, CLEANUP), "Go back to the dashboard.", bar=3),
+    _a("go.validate", "T", "validate", MAIN,
+       "Prove on this machine what Forge promises, and look at the machine itself.", bar=13),
+    _a("go.dashboard", "d escape", "dashboard", (SESSIONS, CLEANUP, VALIDATE),
+       "Go back to the dashboard.", bar=3),
     _a("go.back", "escape", "back", (NEW,), "Leave without making a session.", bar=4),
     _a("go.help", "question_mark f1", "help", EVERYWHERE, "Show what every key does here.", bar=7),
     _a("go.palette", "ctrl+p", "commands", EVERYWHERE, "Find an action by its name."),

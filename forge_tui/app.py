@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -26,6 +26,7 @@ from forge_tui.messages import (
     PageRead,
     SignalReceived,
     SnapshotTaken,
+    TrialsChanged,
 )
 from forge_tui.palette import ActionProvider
 from forge_tui.ports import Clock, EnginePort, wall_clock
@@ -35,6 +36,8 @@ from forge_tui.screens.dashboard import DashboardScreen
 from forge_tui.services.feed import SessionFeed
 from forge_tui.services.listing import SessionLister
 from forge_tui.services.pace import ATTACHED, HOSTING, LOW_BANDWIDTH, Pace
+from forge_tui.services.prover import Prover, ProverPort
+from forge_tui.services.proving import Proving
 from forge_tui.services.pulse import Pulse, Wait, timed
 from forge_tui.services.store import Store
 from forge_tui.shell import Shell
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
     from forge.config import PipelineConfig
     from forge.registry import Connection
     from forge_tui.screens.sessions import SessionsScreen
+    from forge_tui.screens.validate import ValidateScreen
+    from forge_tui.trials import Trials
 
 RECONCILE_SECONDS = 5.0
 FIRST_LOOK_SECONDS = 0.5
@@ -64,6 +69,7 @@ class ForgeApp(Shell):
         home: Home,
         *,
         engine: EnginePort | None = None,
+        prover: ProverPort | None = None,
         session: str | None = None,
         start: PipelineConfig | None = None,
         clock: Clock = wall_clock,
@@ -79,6 +85,7 @@ class ForgeApp(Shell):
         self._limits = LOW_BANDWIDTH if low_bandwidth else ATTACHED
         self.pulse = Pulse(self._look, Pace(self._limits), wait=wait, peek=self._peek)
         self._engine = engine
+        self.proving = Proving(prover or Prover(home), clock, self._trials_changed)
         self._clock = clock
         self._session = session
         self._start = start
@@ -119,7 +126,8 @@ class ForgeApp(Shell):
         await self.pulse.run()
 
     async def on_unmount(self) -> None:
-        """Close the databases: an open one keeps the interpreter from ending."""
+        """Close the databases: an open one keeps the interpreter from ending. Proofs end with the screen."""
+        await self.proving.cancel()
         await self.store.close()
 
     # --- looking -----------------------------------------------------------------------------------
@@ -128,7 +136,7 @@ class ForgeApp(Shell):
         """One look at what the screen on top shows; called by the pulse."""
         self._watch_host()
         screen = self.screen
-        if isinstance(screen, DashboardScreen):
+        if isinstance(screen, DashboardScreen) or _is_validate(screen):
             snapshot = await self.feed.read(hosted=self.hosted)
             if snapshot is not None:
                 self.post_message(SnapshotTaken(snapshot))
@@ -136,6 +144,9 @@ class ForgeApp(Shell):
             await self._look_at_list(screen)
         elif isinstance(screen, MainScreen):
             await screen.look()
+        if self.proving.trials.busy:
+            # The time that a proof takes goes on.
+            self._trials_changed(self.proving.trials)
         self._reconcile_sometimes()
 
     async def _peek(self) -> bool:
@@ -216,6 +227,16 @@ class ForgeApp(Shell):
             listing: SessionsScreen = screen  # type: ignore[assignment]
             listing.show_page(message.page)
 
+    def _trials_changed(self, trials: Trials) -> None:
+        self.post_message(TrialsChanged(trials))
+
+    @on(TrialsChanged)
+    def _show_trials(self, message: TrialsChanged) -> None:
+        screen = self.screen
+        if _is_validate(screen):
+            proofs: ValidateScreen = screen  # type: ignore[assignment]
+            proofs.show_trials(message.trials)
+
     def context(self, screen: str) -> Context:
         """What decides which actions make sense, for the session on the dashboard."""
         snapshot = self.snapshot
@@ -257,6 +278,21 @@ class ForgeApp(Shell):
         from forge_tui.screens.cleanup import CleanupScreen
 
         self._go_to(CleanupScreen)
+
+    def open_validate(self) -> None:
+        """Show the proofs."""
+        from forge_tui.screens.validate import ValidateScreen
+
+        self._go_to(lambda: ValidateScreen(self.proving.trials))
+
+    def prove(self, names: Sequence[str]) -> None:
+        """Run some proofs, after those that wait."""
+        if self.proving.ask(names):
+            self.run_worker(self.proving.work(), name="proofs", group="proofs")
+
+    def stop_proving(self) -> None:
+        """End the proof that runs."""
+        self.run_worker(self.proving.cancel(), name="cancel", group="cancel")
 
     def open_form(self) -> None:
         """Show the form for a new session."""
@@ -416,6 +452,11 @@ class ForgeApp(Shell):
     def exit_keeping(self) -> None:
         """Leave the screen; whoever started the application waits for the run."""
         self.exit(KEPT)
+
+
+def _is_validate(screen: object) -> bool:
+    # By name: the screen is imported when somebody goes there.
+    return isinstance(screen, MainScreen) and screen.NAME == "validate"
 
 
 def _request(session_id: str, kind: str, engine: EnginePort) -> str | None:

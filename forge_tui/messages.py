@@ -12,6 +12,7 @@ from textual.message import Message
 
 from forge.registry.rows import SessionRow
 from forge_tui.state import Page, Snapshot
+from forge_tui.trials import Trials
 
 if TYPE_CHECKING:
     from forge.retention import Plan
@@ -38,6 +39,17 @@ class PageRead(Message):
     def can_replace(self, message: Message) -> bool:
         """Only the newest page counts."""
         return isinstance(message, PageRead)
+
+
+@dataclass
+class TrialsChanged(Message):
+    """A proof began, came further or ended."""
+
+    trials: Trials
+
+    def can_replace(self, message: Message) -> bool:
+        """Only the newest values count."""
+        return isinstance(message, TrialsChanged)
 
 
 @dataclass

@@ -111,6 +111,8 @@ class Context:
     """Somebody took the lease but the run has not begun yet."""
     pinned: bool = False
     cleaning: Cleaning = Cleaning()
+    proving: bool = False
+    """A proof runs, or waits for its turn."""
 
     @property
     def live(self) -> bool:

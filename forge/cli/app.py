@@ -360,6 +360,49 @@ def doctor(json: Json = False, home: Home = None) -> int:
     return command.doctor(home, json=json)
 
 
+@app.command(
+    epilog="""\b
+examples:
+  forge validate --list
+  forge validate --quick
+  forge validate ste wal
+  forge validate memory --preset mine.yaml --json > memory.json
+
+Every proof has a control: something broken on purpose that has to show. It writes beside the home, never into
+it, and Ctrl-C ends it with all that it started. Exit codes: 0 all passed, 1 one failed, 14 none failed but
+some could not run here.
+"""
+)
+@ends
+def validate(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...", help="Which proofs; default: all.", autocompletion=complete.proofs,
+            show_default=False,
+        ),
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="What they claim, and how long they take.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter measurements.")] = False,
+    preset: Annotated[
+        str,
+        typer.Option(
+            "--preset", metavar="PRESET|FILE", help="What the memory proof runs.",
+            autocompletion=complete.presets,
+        ),
+    ] = "25m",
+    quiet: Quiet = False,
+    json: Json = False,
+    home: Home = None,
+) -> int:  # fmt: skip
+    """Prove on this machine what Forge promises, with figures and thresholds."""
+    from forge.cli import validate as command
+
+    return command.validate(
+        names or [], home, listed=listed, quick=quick, preset=preset, json=json, quiet=quiet
+    )
+
+
 app.command(epilog=CLEAN_EXAMPLES)(clean)
 for command, examples in LABEL_COMMANDS.items():
     app.command(epilog=examples)(command)

@@ -40,3 +40,10 @@ def states(incomplete: str) -> list[str]:
 def levels(incomplete: str) -> list[str]:
     """Levels of log lines."""
     return [level for level in ("info", "warning", "error") if level.startswith(incomplete)]
+
+
+def proofs(incomplete: str) -> list[str]:
+    """Names of the proofs of `forge validate`."""
+    from forge.validate import PROOFS
+
+    return [proof.name for proof in PROOFS if proof.name.startswith(incomplete)]

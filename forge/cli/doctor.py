@@ -6,38 +6,26 @@ It changes nothing, and a check that itself fails is a finding, not an end.
 from __future__ import annotations
 
 import importlib.metadata
-import locale
 import os
 import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 from forge import units
+from forge.cli import surroundings
 from forge.cli.console import put, put_json, put_table
+from forge.cli.finding import Finding, State
 from forge.errors import ForgeError
 from forge.home import NETWORK_FILESYSTEMS, Home, filesystem_type, resolve_home
-
-State = Literal["ok", "note", "wrong"]
 
 LOW_DISK = 5e9
 """Bytes; a 25 M session with its checkpoints and models takes about 2 GB."""
 _TOO_LITTLE_DISK = 2e8
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One fact about the machine."""
-
-    what: str
-    state: State
-    found: str
-    remedy: str = ""
-    """What to do; empty where nothing has to be done."""
+_IN_MEMORY = ("tmpfs", "ramfs")
 
 
 def doctor(home: Path | None, *, json: bool) -> int:
@@ -58,7 +46,8 @@ def doctor(home: Path | None, *, json: bool) -> int:
 def _checks(home: Home) -> list[Callable[[], Iterator[Finding]]]:
     return [
         python, torch_library, gpu, sqlite_library, lambda: home_folder(home), lambda: registry(home),
-        tokenizers_library, terminal,
+        tokenizers_library, surroundings.locale, surroundings.terminal, surroundings.tmux,
+        surroundings.logout,
     ]  # fmt: skip
 
 
@@ -102,8 +91,10 @@ def gpu() -> Iterator[Finding]:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        yield Finding("gpu", "note", f"none: {error}")
+        yield Finding("nvml", "note", f"no NVIDIA driver answers: {error}")
+        yield Finding("gpu", "note", "none that NVML knows")
         return
+    yield Finding("nvml", "ok", str(pynvml.nvmlSystemGetNVMLVersion()))
     import torch
 
     usable = torch.cuda.is_available()
@@ -150,6 +141,8 @@ def home_folder(home: Home) -> Iterator[Finding]:
             f"{kind}, a network file system: SQLite's WAL mode does not work there",
             remedy,
         )
+    elif kind in _IN_MEMORY:
+        yield Finding("file system", "note", f"{kind}: what is there is gone after a restart", remedy)
     else:
         yield Finding("file system", "ok", kind)
     free = shutil.disk_usage(existing).free
@@ -194,22 +187,6 @@ def tokenizers_library() -> Iterator[Finding]:
     import tokenizers
 
     yield Finding("tokenizers", "ok", tokenizers.__version__)
-
-
-def terminal() -> Iterator[Finding]:
-    """What forge-tui has to draw on."""
-    if not sys.stdout.isatty():
-        yield Finding("terminal", "note", "stdout is none: forge-tui needs one, forge does not")
-        return
-    size = shutil.get_terminal_size()
-    encoding = locale.getpreferredencoding(False)
-    found = f"{os.environ.get('TERM') or 'TERM is not set'}, {size.columns}x{size.lines}, {encoding}"
-    small = size.columns < 80 or size.lines < 24
-    dumb = os.environ.get("TERM", "") in ("", "dumb")
-    remedy = "forge-tui needs a terminal that can move its cursor: set TERM." if dumb else ""
-    if small and not dumb:
-        remedy = "forge-tui is drawn for 80x24 and more: enlarge the window."
-    yield Finding("terminal", "note" if small or dumb else "ok", found, remedy)
 
 
 def _version(distribution: str) -> str:

@@ -21,15 +21,17 @@ P = ParamSpec("P")
 
 STOPPED = 12
 """The run was stopped before its end by a request; every other code is in `forge.errors`."""
+UNPROVEN = 14
+"""No proof of "forge validate" failed, but some could not run here."""
 BROKEN_PIPE = 128 + signal.SIGPIPE
 
 EXIT_CODES = """\b
 exit codes:
   0    done
-  1    something else failed; the sentence on stderr says what
+  1    something else failed; the sentence on stderr says what. A proof of "forge validate" failed
   2    wrong use of the command line
   3    the configuration cannot be read, or contradicts itself
-  4    no such session, model, preset or file, or several fit
+  4    no such session, model, preset, proof or file, or several fit
   5    another process runs the session
   6    the home folder cannot be used
   7    the training text is missing, empty, binary or too small
@@ -39,6 +41,7 @@ exit codes:
   11   training failed: out of memory, or diverged too often
   12   the run was stopped before its end; "forge resume" goes on
   13   the models cannot be merged, or the folder for the result exists
+  14   no proof of "forge validate" failed, but some could not run on this machine
   130  SIGINT (Ctrl-C), 143 SIGTERM: a run was stopped with a checkpoint
 """
 

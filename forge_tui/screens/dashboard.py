@@ -122,6 +122,10 @@ class DashboardScreen(MainScreen):
         """Open the form."""
         self.forge.open_form()
 
+    def do_go_validate(self, _key: str) -> None:
+        """Show the proofs."""
+        self.forge.open_validate()
+
     def do_go_sessions(self, _key: str) -> None:
         """Open the list."""
         self.forge.open_sessions()

@@ -127,6 +127,10 @@ class SessionsScreen(ListScreen):
         """Open the form."""
         self.forge.open_form()
 
+    def do_go_validate(self, _key: str) -> None:
+        """Show the proofs."""
+        self.forge.open_validate()
+
     def do_list_open(self, _key: str) -> None:
         """Show the session on the dashboard."""
         if (row := self.listing.selected) is not None:

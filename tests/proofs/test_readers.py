@@ -15,15 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.noise import Noise
-from benchmarks.readers import Readers, total
-from benchmarks.table import Comparison, alternating, summarise
-from benchmarks.training import Training
+from benchmarks.readers import Readers
+from benchmarks.table import tell_noise
 from forge.engine import Engine
 from forge.engine.wal import LIMIT_BYTES, wal_bytes
 from forge.errors import ForgeError
 from forge.home import Home
 from forge.registry import Error, Registry, State, edits, queries
+from forge.validate.noise import Noise
+from forge.validate.pairs import Comparison, alternating, summarise
+from forge.validate.readers import total
+from forge.validate.training import LOG, Training
 from tests.unit.registry.foreign import foreign_reader
 
 SECONDS = float(os.environ.get("FORGE_PROOF_SECONDS", "600"))
@@ -105,7 +107,7 @@ def test_nobody_is_locked_out_in_ten_minutes(training: Training) -> None:
     )
     assert (found.errors, refused, trouble) == ([], [], [])
     assert "locked" not in log
-    assert b"locked" not in (home.root / "benchmark.log").read_bytes()
+    assert b"locked" not in (home.root / LOG).read_bytes()
     assert session is not None
     assert session.state is State.RUNNING
     assert training.process.poll() is None
@@ -123,7 +125,7 @@ def test_eight_readers_cost_at_most_five_percent(tmp_path: Path) -> None:
     ):
         found, noise = _compare(run, readers)
         errors = total(readers.reports()).errors
-    noise.tell("readers")
+    tell_noise("readers", noise)
     print(
         f"\na step beside {READERS} readers {found.ours * 1e3:.1f} ms, alone {found.peer * 1e3:.1f} ms: "
         f"ratio {found.ratio:.3f}, 95 % interval {found.low:.3f}–{found.high:.3f}, {PAIRS} pairs"

@@ -17,6 +17,7 @@ from textual.worker import WorkerState
 
 from forge.home import Home
 from forge_tui.app import ForgeApp
+from tests.ui.provers import FakeProver
 from tests.ui.seed import NOW, FakeEngine
 
 Stage = Pilot[Any]
@@ -44,6 +45,7 @@ async def untimed(woken: asyncio.Event, _seconds: float) -> None:
 def stage(home: Home, **options: Any) -> ForgeApp:
     """The application over a home, with a fake engine and a fake clock unless told otherwise."""
     options.setdefault("engine", FakeEngine())
+    options.setdefault("prover", FakeProver())
     options.setdefault("clock", FakeClock())
     if isinstance(engine := options["engine"], FakeEngine):
         engine.home = home
@@ -79,7 +81,8 @@ async def press(pilot: Stage, *keys: str) -> None:
 
 def _busy(app: ForgeApp) -> bool:
     waiting = (WorkerState.PENDING, WorkerState.RUNNING)
-    others = (worker for worker in app.workers if worker.name != "pulse")
+    # Proofs go on in the background as the pulse does; what they set going is drawn by messages.
+    others = (worker for worker in app.workers if worker.name not in ("pulse", "proofs"))
     return app.pulse.looks == 0 or any(worker.state in waiting for worker in others)
 
 

@@ -21,10 +21,12 @@ from forge_tui.screens.help import HelpDialog
 from forge_tui.screens.new import NewSessionScreen
 from forge_tui.screens.quit import QuitDialog
 from forge_tui.screens.sessions import SessionsScreen
+from forge_tui.screens.validate import ValidateScreen
 from forge_tui.state import Cleaning, Context
 
 SCREENS: tuple[type[Acting[Any]], ...] = (
     DashboardScreen, SessionsScreen, NewSessionScreen, CleanupScreen, HelpDialog, QuitDialog, ConfirmDialog,
+    ValidateScreen,
 )  # fmt: skip
 CONTEXTS = [
     Context(DASHBOARD, state, hosted=hosted, engine=engine, readonly=readonly, phases=2 if state else 0)

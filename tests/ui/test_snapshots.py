@@ -17,6 +17,7 @@ from forge.home import Home
 from forge_tui.screens.confirm import ConfirmDialog
 from tests.conftest import ROOT
 from tests.ui import homes
+from tests.ui.provers import FakeProver
 from tests.ui.seed import FIRST, FakeEngine
 from tests.ui.stage import LARGE, SMALL, Stage, forge_app, press, settle, stage
 
@@ -33,10 +34,14 @@ class Shot:
     keys: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     hosting: str | None = None
+    held: tuple[str, ...] = ()
+    """Proofs that do not end."""
 
 
-def _shot(home: str, *keys: str, hosting: str | None = None, **options: Any) -> Shot:
-    return Shot(home, keys, options, hosting)
+def _shot(
+    home: str, *keys: str, hosting: str | None = None, held: tuple[str, ...] = (), **options: Any
+) -> Shot:
+    return Shot(home, keys, options, hosting, held)
 
 
 BAD_FORM = ("n", "tab", "=" + "x" * 61, "tab", "=zz", "tab", "=k", "tab", "=x", "tab", "tab", "=-1")
@@ -76,6 +81,14 @@ SHOTS = {
     "help-dashboard": _shot("running", "question_mark"),
     "help-sessions": _shot("several", "L", "question_mark"),
     "help-new": _shot("empty", "n", "f1"),
+    "validate-idle": _shot("finished", "T"),
+    "validate-running": _shot("running", "T", "a", held=("wal",)),
+    "validate-passed": _shot("finished", "T", "j", "a"),
+    "validate-failed": _shot("finished", "T", "j", "j", "a"),
+    "validate-undecided": _shot("finished", "T", "j", "j", "j", "a"),
+    "validate-cannot-run": _shot("empty", "T", "j", "j", "j", "j", "enter"),
+    "validate-doctor": _shot("finished", "T", "enter"),
+    "help-validate": _shot("finished", "T", "question_mark"),
     "palette": _shot("running", "ctrl+p"),
     "quit": _shot("running", "q", hosting=FIRST),
 }
@@ -101,6 +114,9 @@ DETAILS = {
     "help-cleanup": _shot("old", "C", "question_mark"),
     "new-preset": _shot("empty", "n", "left"),
     "palette-search": _shot("running", "ctrl+p", "=stop"),
+    "palette-validate": _shot("finished", "T", "ctrl+p"),
+    "validate-cancelled": _shot("finished", "T", "a", "x", held=("ste",)),
+    "validate-ascii": _shot("finished", "T", "j", "j", "a", ascii_only=True),
 }
 """Drawn in the smaller size only, where room is short."""
 
@@ -117,13 +133,13 @@ def test_detail(snap_compare: Compare, seeded: Callable[[str], Home], name: str)
 
 
 def _compare(snap_compare: Compare, seeded: Callable[[str], Home], shot: Shot, size: tuple[int, int]) -> bool:
-    engine = {"engine": FakeEngine(hosting=shot.hosting)}
+    fakes = {"engine": FakeEngine(hosting=shot.hosting), "prover": FakeProver(held=shot.held)}
 
     async def play(pilot: Stage) -> None:
         await settle(pilot)
         await press(pilot, *shot.keys)
 
-    app = stage(seeded(shot.home), **{**engine, **shot.options})
+    app = stage(seeded(shot.home), **{**fakes, **shot.options})
     return snap_compare(app, terminal_size=size, run_before=play)
 
 
@@ -173,7 +189,9 @@ def test_too_small(snap_compare: Compare, seeded: Callable[[str], Home]) -> None
     assert snap_compare(stage(seeded("running")), terminal_size=(59, 15), run_before=settle)
 
 
-@pytest.mark.parametrize("name", ["dashboard-running", "sessions-few", "new-problems", "help-dashboard"])
+@pytest.mark.parametrize(
+    "name", ["dashboard-running", "sessions-few", "new-problems", "help-dashboard", "validate-failed"]
+)
 def test_smallest(snap_compare: Compare, seeded: Callable[[str], Home], name: str) -> None:
     assert _compare(snap_compare, seeded, SHOTS[name], SMALLEST)
 

@@ -19,15 +19,18 @@ from types import ModuleType
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import attach, grokfast, noise, points, registry
+from benchmarks import attach, grokfast, points, registry
 from benchmarks.attach import dashboard
 from benchmarks.children import Child
 from benchmarks.live import PHASE, make_session
-from benchmarks.readers import Readers, total
-from benchmarks.table import Row, alternating, compare, figure, interval, print_table, row, summarise
-from benchmarks.terminal import COLUMNS, ROWS, Terminal
+from benchmarks.readers import Readers
+from benchmarks.table import Row, figure, print_table, row
 from forge.home import Home
 from forge.registry import Registry, State, fetch, open_reader, queries
+from forge.validate import noise
+from forge.validate.pairs import alternating, compare, interval, summarise
+from forge.validate.readers import total
+from forge.validate.terminal import COLUMNS, ROWS, Terminal
 
 # --- the arithmetic -------------------------------------------------------------------------------------
 

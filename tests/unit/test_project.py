@@ -66,6 +66,7 @@ def test_import_rules_are_held() -> None:
         "forge.engine",
         "forge.registry",
         "forge.retention",
+        "forge.validate",
         "forge_tui.__main__",
     ],
 )

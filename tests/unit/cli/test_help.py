@@ -15,6 +15,7 @@ import pytest
 import typer
 
 from forge import __version__, errors
+from forge.cli import exits
 from forge.cli.app import app
 from tests.unit.cli.conftest import COMMAND, Forge
 
@@ -93,7 +94,7 @@ def test_every_exit_code_is_documented(forge: Forge) -> None:
     }
     documented = set(map(int, re.findall(r"^    (\d+)  ", forge("--help").out, re.MULTILINE)))
     assert len(codes) > 8
-    assert codes | {0, 2, 12, 130} == documented
+    assert codes | {0, 2, exits.STOPPED, exits.UNPROVEN, 130} == documented
 
 
 def test_version(forge: Forge) -> None:

@@ -39,8 +39,8 @@ class Terminal:
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         environment = {**os.environ, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **env}
-        # A child inherits the mask. Textual would start its terminal a second time for a SIGCONT, which a
-        # benchmark sends to go on with a child that it has stopped; stopped is undone by a blocked one too.
+        # A child inherits the mask. Textual would start its terminal a second time for a SIGCONT, which is
+        # sent to go on with a child that was stopped; stopped is undone by a blocked one too.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
         try:
             self.started = time.perf_counter()

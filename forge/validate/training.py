@@ -10,23 +10,24 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 
-from benchmarks.children import BIN
-from benchmarks.terminal import Terminal
 from forge.config import dump_yaml, load_config
 from forge.home import Home
 from forge.registry import Heartbeat, fetch, open_reader, queries, sqlite
+from forge.validate.child import program
+from forge.validate.terminal import Terminal
 
 SETTLE_SECONDS = 1.0
 """A run that goes on fills its caches again before its steps count."""
 START_SECONDS = 180.0
 WARM_STEPS = 5
+LOG = "measured.log"
+"""What a headless run writes, in the home's folder."""
 _STEPS = 1_000_000  # more than any measurement takes; nor do evaluation and checkpoints disturb it
 _SETTINGS = (
     f"pretrain.steps={_STEPS}",
@@ -43,6 +44,11 @@ sqlite.JOURNAL = "{journal}"
 from forge.cli import main
 main()
 """
+SCREEN = """
+from forge_tui.__main__ import main
+sys.exit(main())
+"""
+"""`forge-tui`: a program of its own here too, for no part of the engine imports the screen."""
 
 
 class Training:
@@ -65,8 +71,8 @@ class Training:
     @classmethod
     def headless(cls, home: Home, *settings: str, journal: sqlite.Journal | None = None) -> Training:
         """`forge run --quiet`."""
-        command = [sys.executable, "-c", _FORGE.format(journal=journal or sqlite.JOURNAL), "run"]
-        config, log = write_config(home, *settings), home.root / "benchmark.log"
+        command = [*program(_FORGE.format(journal=journal or sqlite.JOURNAL)), "run"]
+        config, log = write_config(home, *settings), home.root / LOG
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [*command, config, "--quiet", "--home", home.root],
@@ -87,7 +93,7 @@ class Training:
     def on_screen(cls, home: Home, *settings: str) -> tuple[Training, Terminal]:
         """`forge-tui --start` in a terminal."""
         config = write_config(home, *settings)
-        terminal = Terminal([BIN / "forge-tui", "--home", home.root, "--start", config])
+        terminal = Terminal([*program(SCREEN), "--home", home.root, "--start", config])
         return cls(home, terminal.process, terminal.close, lambda: terminal.output), terminal
 
     def stop(self) -> None:
@@ -168,7 +174,7 @@ class Training:
 def write_config(home: Home, *settings: str) -> Path:
     """The configuration of a run that goes on until it is ended."""
     home.root.mkdir(parents=True, exist_ok=True)
-    path = home.root / "benchmark.yaml"
+    path = home.root / "measured.yaml"
     path.write_text(dump_yaml(load_config("tiny", [*_SETTINGS, *settings])), "utf-8")
     return path
 

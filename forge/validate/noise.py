@@ -5,7 +5,6 @@ Everything that this process started counts as its own, and time that a hypervis
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 
@@ -17,9 +16,14 @@ TRIES = 3
 
 
 class Noise:
-    """How often measurements were disturbed."""
+    """How often measurements were disturbed.
 
-    def __init__(self) -> None:
+    Args:
+        tries: how often one is taken at most.
+    """
+
+    def __init__(self, tries: int | None = None) -> None:
+        self.tries = tries or TRIES
         self.measured = 0
         self.repeated = 0
         self.disturbed = 0
@@ -29,7 +33,7 @@ class Noise:
         """What `measure` found when it was disturbed least, at once where that was hardly at all."""
         self.measured += 1
         found: list[tuple[float, float]] = []
-        while len(found) < TRIES:
+        while len(found) < self.tries:
             self.repeated += bool(found)
             start, busy, own = time.perf_counter(), _busy(), _own()
             value = measure()
@@ -41,14 +45,14 @@ class Noise:
         self.disturbed += 1
         return min(found)[1]
 
-    def tell(self, benchmark: str) -> None:
-        """Say on stderr how much of it there was."""
-        if self.repeated:
-            print(
-                f"{benchmark}: other programs were busy: {self.repeated} measurements were taken again, "
-                f"{self.disturbed} of {self.measured} were disturbed every time",
-                file=sys.stderr,
-            )
+    def sentence(self) -> str:
+        """How much of it there was; empty when there was none."""
+        if not self.repeated and not self.disturbed:
+            return ""
+        return (
+            f"other programs were busy: {self.repeated} measurements were taken again, "
+            f"{self.disturbed} of {self.measured} were disturbed every time"
+        )
 
 
 def _busy() -> float:

@@ -1,0 +1,273 @@
+"""The proofs themselves, as small as they can be: each finds what is true, and each control shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from forge.config import load_config
+from forge.engine import Engine
+from forge.home import Home
+from forge.quant import linear
+from forge.registry import MetricsWriter
+from forge.validate import Figure, Result, child, load, memory, screen, ste, wal
+from forge.validate.job import CannotRunError, Job
+from forge.validate.noise import Noise
+from forge.validate.pairs import summarise
+from forge.validate.readers import Readers, total
+from forge.validate.writers import Writers
+
+
+def by_name(figures: list[Figure]) -> dict[str, Figure]:
+    """Figures by what they are of."""
+    return {figure.name: figure for figure in figures}
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> tuple[Home, str]:
+    """A session that was made, with a metrics file."""
+    home = Home(tmp_path / "home")
+    engine = Engine(home)
+    session_id = engine.create(load_config("tiny"), "counted")
+    engine.shutdown()
+    writer = MetricsWriter(home.session(session_id).metrics)
+    writer.append([("pretrain", 1, {"loss": 3.0})])
+    writer.close()
+    return home, session_id
+
+
+# --- the estimator --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training as short as it shows anything."""
+    torch.set_num_threads(1)
+    train = ste._train
+    monkeypatch.setattr(ste, "_train", lambda model, text, steps: train(model, text, 6))
+
+
+@pytest.mark.usefixtures("few_seeds")
+def test_only_the_estimator_lets_a_gradient_through(tmp_path: Path) -> None:
+    figures = ste.prove(Job(tmp_path, quick=True))
+    found = by_name(figures)
+    assert Result("ste", tuple(figures)).verdict == "pass", Result("ste", tuple(figures)).why
+    blind = found["layers there that `grad is not None` passes"]
+    assert blind.value == blind.bound == 2 * 2 * 7
+    assert found["largest gradient, no STE, scale frozen"].value == 0
+    assert found["the loss falls by, no STE, scale frozen"].value == 0
+
+
+@pytest.mark.usefixtures("few_seeds")
+def test_an_estimator_that_passes_nothing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        linear._StraightThrough,
+        "backward",
+        staticmethod(lambda ctx, *grads: (torch.zeros_like(grads[0]), None)),
+    )
+    assert Result("ste", tuple(ste.prove(Job(tmp_path, quick=True)))).verdict == "fail"
+
+
+# --- the registry ---------------------------------------------------------------------------------------
+
+
+def test_immediate_writers_lose_nothing_and_plain_ones_are_locked_out(session: tuple[Home, str]) -> None:
+    home, session_id = session
+    with Writers(home, session_id, ["immediate"] * 2) as writers:
+        with writers.working():
+            _until(lambda: wal._number(home, session_id) >= 40)
+        ours = writers.total()
+    assert ours.errors == []
+    assert ours.done == len(ours.seconds) == wal._number(home, session_id)
+    with Writers(home, session_id, ["plain"] * 3) as writers:
+        with writers.working():
+            before = wal._number(home, session_id)
+            _until(lambda: wal._number(home, session_id) >= before + 100)
+        plain = writers.total()
+    assert any("locked" in error for error in plain.errors)
+
+
+def test_readers_look_only_when_told_to_and_keep_their_errors(session: tuple[Home, str]) -> None:
+    home, session_id = session
+    with Readers(home, session_id, 1) as readers:
+        assert total(readers.reports()).polls == 0
+        with readers.working(1):
+            pass
+        assert total(readers.reports()).polls >= 1
+        assert total(readers.reports()).errors == []
+        engine = Engine(home)
+        engine.registry.write(lambda c: c.execute("ALTER TABLE session RENAME TO gone"))
+        engine.registry.close()
+        with readers.working(1):
+            pass
+        assert "no such table: session" in total(readers.reports()).errors[0]
+
+
+def test_a_rollback_journal_proves_nothing_about_wal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wal, "WAL_SAFE", False)
+    with pytest.raises(CannotRunError, match=r"WAL-reset bug.*pip install pysqlite3"):
+        wal.prove(Job(tmp_path))
+
+
+# --- costs ----------------------------------------------------------------------------------------------
+
+
+def _disturbed(measured: int, disturbed: int) -> Noise:
+    noise = Noise()
+    noise.measured, noise.disturbed = measured, disturbed
+    return noise
+
+
+@pytest.mark.parametrize(
+    ("ratios", "disturbed", "verdict"),
+    [
+        ([1.01, 1.0, 1.015], 0, "pass"),
+        ([1.2, 1.21, 1.19], 0, "fail"),
+        ([0.9, 1.06, 1.3], 0, "cannot-run"),
+        ([0.8, 1.0, 1.3], 0, "cannot-run"),
+        ([0.98, 1.0, 1.05], 0, "pass"),
+        ([1.2, 1.21, 1.19], 3, "cannot-run"),
+        # A cost below the limit stands, whatever disturbed it: that can only have added to it.
+        ([1.01, 1.0, 1.015], 3, "pass"),
+    ],
+)
+def test_a_cost_counts_only_where_it_can_be_told(ratios: list[float], disturbed: int, verdict: str) -> None:
+    found = summarise(ratios, [1.0] * len(ratios))
+    figure = load.cost("readers cost", found, 2.0, _disturbed(3, disturbed))
+    assert Result("wal", (figure,)).verdict == verdict
+
+
+def test_burning_takes_every_core_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "usable_cores", lambda: 1)
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def start(*arguments: object) -> subprocess.Popen[bytes]:
+        started.append(popen(*arguments))  # type: ignore[call-overload]
+        return started[-1]
+
+    monkeypatch.setattr("forge.validate.load.subprocess.Popen", start)
+    with load.burning():
+        assert [each.poll() for each in started] == [None, None]
+    assert all(each.poll() is not None for each in started)
+
+
+# --- the others, where they cannot run -------------------------------------------------------------------
+
+
+def test_without_the_screen_nothing_is_said_about_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forge.validate.screen.importlib.util.find_spec", lambda _: None)
+    with pytest.raises(CannotRunError, match="forge_tui is not installed"):
+        screen.prove(Job(tmp_path))
+
+
+def test_without_a_card_nothing_is_said_about_its_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forge.validate.memory.Card.open", lambda: None)
+    with pytest.raises(CannotRunError, match="no NVIDIA GPU here"):
+        memory.prove(Job(tmp_path))
+    with pytest.raises(CannotRunError, match="tiny has no GPU memory budget"):
+        memory.prove(Job(tmp_path, preset="tiny"))
+
+
+@pytest.mark.parametrize(
+    ("peaks", "verdict"),
+    [((4.0, 2.3), "pass"), ((6.5, 2.3), "fail"), ((4.0, 2.5), "fail")],
+)
+def test_a_budget_is_kept_or_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peaks: tuple[float, float], verdict: str
+) -> None:
+    asked: list[float] = []
+
+    def session(job: Job, name: str, budget: float) -> dict[str, object]:
+        asked.append(budget)
+        peak = peaks[len(asked) - 1]
+        return {"peak_gb": peak, "context_gb": 0.5, "out_of_memory": ["once"] * (len(asked) - 1)}
+
+    monkeypatch.setattr("forge.validate.memory.Card.open", object)
+    monkeypatch.setattr(memory, "_session", session)
+    figures = memory.prove(Job(tmp_path))
+    assert asked[0] == 6.0
+    assert asked[1] == pytest.approx(0.6 * peaks[0])
+    assert Result("memory", tuple(figures)).verdict == verdict
+
+
+def test_a_session_that_fails_is_told_with_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    says = {"outcome": "failed", "error": "out of memory at micro-batch 1"}
+    monkeypatch.setattr(memory, "_RUN", f"import json; print(json.dumps({says!r}))")
+    with pytest.raises(RuntimeError, match="under 6 GB the session failed: out of memory"):
+        memory._session(Job(tmp_path), "own", 6.0)
+    monkeypatch.setattr(memory, "_RUN", 'print(\'{"cannot": "torch finds no CUDA device"}\')')
+    with pytest.raises(CannotRunError, match="no CUDA device"):
+        memory._session(Job(tmp_path), "own", 6.0)
+
+
+# --- what they start ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _parent(grandchild: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A program that starts another one bound to it; yields it and the other's process id."""
+    code = (
+        "import subprocess, sys, time; from forge.validate.child import program; "
+        f"p = subprocess.Popen(program({grandchild!r}), stdout=subprocess.PIPE, text=True); "
+        "p.stdout.readline(); print(p.pid, flush=True); time.sleep(600)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process, int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
+def test_what_a_killed_proof_has_started_dies_with_it_even_when_it_stands_still() -> None:
+    with _parent("print('here', flush=True); import time; time.sleep(600)") as (process, pid):
+        os.kill(pid, signal.SIGSTOP)
+        process.kill()
+        process.wait()
+        _until(lambda: not Path(f"/proc/{pid}").exists() or _is_zombie(pid))
+
+
+def _is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_child_that_dies_is_an_error_with_its_last_words(tmp_path: Path) -> None:
+    with pytest.raises(
+        RuntimeError, match=r"(?s)forge\.validate\.readers ended with 1.*there is no database"
+    ):
+        child.Child("forge.validate.readers", tmp_path / "none", "01J")
+
+
+def test_what_lies_in_the_current_folder_is_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')")
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run(
+        child.program("import json; print(json.__name__)"), capture_output=True, text=True, check=True
+    )
+    assert json.loads(f'"{done.stdout.strip()}"') == "json"
+
+
+def _until(condition: object, seconds: float = 60.0) -> None:
+    """Wait for another process; fails when it takes impossibly long."""
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
