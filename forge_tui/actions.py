@@ -99,6 +99,15 @@ def _can_clean(context: Context) -> str | None:
     return None if now.going else "there is nothing to clean; every session says why it stays"
 
 
+def _can_save(context: Context) -> str | None:
+    now = context.cleaning
+    if (reason := _can_tidy(context)) is not None:
+        return reason
+    if now.refused:
+        return "the policy has a problem; its reason stands beside the field"
+    return "the policy is that of this home already; e changes it" if now.saved else None
+
+
 def _can_undo(context: Context) -> str | None:
     now = context.cleaning
     if (reason := _can_tidy(context)) is not None:
@@ -211,6 +220,9 @@ ACTIONS: tuple[Action, ...] = (
        when=_can_purge),
     _a("policy.edit", "e", "policy", (CLEANUP,),
        "Change the policy; the plan follows as you type. An empty field means no limit.", bar=1),
+    _a("policy.save", "w", "keep policy", (CLEANUP,),
+       "Keep the policy in the settings of this home: every cleanup goes by it from then on.", bar=4,
+       when=_can_save),
     _a("part.next", "tab", "next part", (CLEANUP,), "From the plan to the trash, to the policy, and round.",
        bar=1),
     _a("part.previous", "shift+tab", "part before", (CLEANUP,), "The other way round."),

@@ -80,6 +80,8 @@ class Cleaning:
     """Which part is in focus: `policy`, `plan` or `trash`."""
     refused: bool = False
     """The policy has a problem."""
+    saved: bool = True
+    """The policy is the one of the home."""
     looking: bool = False
     """The plan is just being made."""
     busy: bool = False

@@ -6,6 +6,7 @@ Sizes are those of files; nothing is called freed before the disk has it back.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.text import Text
 
@@ -143,10 +144,10 @@ def trash_columns(width: int) -> Text:
     return _trash_line(width, *heads, size=compose(("size", "faint")), reason=compose(("reason", "faint")))
 
 
-def trash_line(row: TrashRow, width: int, chosen: bool, now: float) -> Text:
+def trash_line(row: TrashRow, width: int, chosen: bool, now: float, *, auto: bool = True) -> Text:
     """One session in the trash: name, state before, since when, until when, size, reason."""
     wide = width >= _WIDE
-    trashed, left = units.since(now - row.trashed_at), purged_in(row, now)
+    trashed, left = units.since(now - row.trashed_at), purged_in(row, now, auto=auto)
     line = _trash_line(
         width,
         compose((row.name, "value")),
@@ -159,11 +160,13 @@ def trash_line(row: TrashRow, width: int, chosen: bool, now: float) -> Text:
     return safe(line.plain, style="cursor") if chosen else line
 
 
-def purged_in(row: TrashRow, now: float) -> str:
-    """When a session in the trash is deleted for good."""
+def purged_in(row: TrashRow, now: float, *, auto: bool = True) -> str:
+    """When a session in the trash is deleted for good; only by hand where no cleanup runs by itself."""
     left = row.trashed_at + GRACE_DAYS * DAY - now
     if row.purging:
         return "now"
+    if not auto:
+        return "by hand"
     return "soon" if left <= 0 else f"in {units.ago(left)}"
 
 
@@ -221,6 +224,11 @@ def purged(result: Purged) -> list[str]:
         )
     lines += _stayed([(row.name, why) for row, why in result.skipped], "stays in the trash")
     return lines + ([result.notice] if result.notice else [])
+
+
+def saved(path: Path) -> list[str]:
+    """What it means to keep a policy."""
+    return ["the policy is kept: every cleanup of this home goes by it from now on", f"it is in {path}"]
 
 
 def pinned(row: SessionRow) -> str:

@@ -22,7 +22,6 @@ from forge.errors import ForgeError
 from forge.home import Home
 from forge.registry import Error, Registry, SessionRow, TrashRow
 from forge.retention import Decision, Plan, SessionCleanupPolicy, decide
-from forge_tui import limits
 from forge_tui.actions import CLEANUP
 from forge_tui.messages import CleanupDone, HomeSeen, PlanMade
 from forge_tui.ports import EnginePort
@@ -33,9 +32,10 @@ from forge_tui.screens.confirm import ConfirmDialog
 from forge_tui.services import cleanup as service
 from forge_tui.state import Cleaning, Context, Page, starting
 from forge_tui.styles import sheet
-from forge_tui.text import clean, safe
+from forge_tui.text import safe
 from forge_tui.widgets.keybar import KeyBar
 from forge_tui.widgets.listing import Listing
+from forge_tui.widgets.policy import PolicyForm
 from forge_tui.widgets.textpane import TextPane
 
 POLICY, PLAN, TRASH = "policy", "plan", "trash"
@@ -53,8 +53,6 @@ class CleanupScreen(ListScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._typed = limits.texts(SessionCleanupPolicy())
-        self._checked = limits.check(self._typed)
         self._rhythm = service.Rhythm()
         self._looking = True
         """A look is under way, or the screen is not there yet."""
@@ -69,12 +67,7 @@ class CleanupScreen(ListScreen):
         """Head, policy beside the disk, plan, trash, what came of the last cleanup, keys."""
         yield TextPane(id="head")
         with Horizontal(id="top"):
-            with Vertical(id=POLICY, classes="part"):
-                for name in limits.FIELDS:
-                    with Horizontal(classes="field"):
-                        yield TextPane(id=f"{name}-label", classes="label")
-                        yield _input(name, self._typed[name])
-                        yield TextPane(id=f"{name}-note", classes="note")
+            yield PolicyForm(id=POLICY, classes="part")
             with Vertical(id="disk", classes="part"):
                 yield TextPane(id="bar")
         with Vertical(id=PLAN, classes="part"):
@@ -88,23 +81,21 @@ class CleanupScreen(ListScreen):
 
     def on_mount(self) -> None:
         """Begin with the cursor in the plan, and look."""
-        for name in limits.FIELDS:
-            self._pane(f"{name}-label").show([safe(present.FIELDS[name][0], style="label")])
         self._pane("plan-columns").show_by(lambda width, _: [present.plan_columns(width)])
         self._pane("trash-columns").show_by(lambda width, _: [present.trash_columns(width)])
-        for name in (POLICY, "disk"):
-            _entitle(self.query_one(f"#{name}"), name)
+        _entitle(self.query_one("#disk"), "disk")
         self.set_focus(self._decisions)
         self._start_look()
         self._draw()
 
     def context(self) -> Context:
         """The session under the cursor of the plan, and what can be cleaned, decide."""
-        base, row, policy = super().context(), self._chosen, self._checked.policy
-        plan = self._plan if self._plan is not None and self._plan.policy == policy else None
+        base, row, form = super().context(), self._chosen, self._form
+        plan = self._plan if self._plan is not None and self._plan.policy == form.policy else None
         cleaning = Cleaning(
             part=self._part,
-            refused=policy is None,
+            refused=form.policy is None,
+            saved=not form.changed,
             looking=plan is None,
             busy=self.forge.is_busy(CLEANUP),
             going=0 if plan is None else len(plan.to_trash),
@@ -154,13 +145,15 @@ class CleanupScreen(ListScreen):
 
     def _see(self, found: service.Found | None, problem: str | None) -> None:
         self._problem = problem
-        self._found = found or self._found
+        if found is not None:
+            self._found = found
+            self._form.adopt(found.settings.policy)
         self._make_plan()
 
     def _make_plan(self) -> None:
         """Try the policy on what was seen; until that is done the plan from before is shown."""
         self._asked += 1
-        policy, found = self._checked.policy, self._found
+        policy, found = self._form.policy, self._found
         if policy is None:
             self._plan = None
         elif found is not None:
@@ -180,13 +173,10 @@ class CleanupScreen(ListScreen):
     # --- drawing -----------------------------------------------------------------------------------
 
     def _draw(self) -> None:
-        plan, problem, refused = self._plan, self._problem, self._checked.policy is None
+        plan, problem, refused = self._plan, self._problem, self._form.policy is None
         decisions = () if plan is None else plan.decisions
         with self.app.batch_update():
             self._pane("head").show_by(lambda width, _: [present.head(plan, refused, problem, width)])
-            for name in limits.FIELDS:
-                reason = self._checked.problems.get(name)
-                self._pane(f"{name}-note").show_by(partial(_note, name, reason))
             self._draw_disk()
             self._decisions.show_page(Page(decisions, 0, len(decisions)))
             if not decisions:
@@ -209,6 +199,7 @@ class CleanupScreen(ListScreen):
         """What depends on where the cursor is."""
         for part in (POLICY, TRASH):
             self.set_class(self._part == part, f"-at-{part}")
+        _entitle(self._form, "policy · w keeps what you changed" if self._form.changed else POLICY)
         planned, thrown = self._decisions.selected, self._trashed.selected
         width = self._decisions.size.width
         long = planned is not None and len(planned.reason) > present.reason_room(width)
@@ -226,10 +217,16 @@ class CleanupScreen(ListScreen):
         return present.plan_line(decision, width, chosen and self._part == PLAN)
 
     def _trash_line(self, row: TrashRow, width: int, chosen: bool) -> Text:
-        return present.trash_line(row, width, chosen and self._part == TRASH, self.forge.now())
+        return present.trash_line(
+            row, width, chosen and self._part == TRASH, self.forge.now(), auto=self._auto
+        )
 
     def _pane(self, name: str) -> TextPane:
         return self.query_one(f"#{name}", TextPane)
+
+    @property
+    def _form(self) -> PolicyForm:
+        return self.query_one(PolicyForm)
 
     @property
     def _decisions(self) -> Listing[Decision]:
@@ -242,6 +239,10 @@ class CleanupScreen(ListScreen):
     @property
     def _trash(self) -> tuple[TrashRow, ...]:
         return () if self._found is None else self._found.trash
+
+    @property
+    def _auto(self) -> bool:
+        return self._found is None or self._found.settings.auto
 
     @property
     def _part(self) -> str:
@@ -267,16 +268,11 @@ class CleanupScreen(ListScreen):
         """The cursor has come into another part."""
         self._draw()
 
-    # --- the policy --------------------------------------------------------------------------------
+    @on(PolicyForm.Changed)
+    def _policy_typed(self) -> None:
+        self._make_plan()
 
-    @on(Input.Changed)
-    def _policy_typed(self, message: Input.Changed) -> None:
-        typed = {**self._typed, message.input.id or "": message.value}
-        if typed != self._typed:
-            self._typed, self._checked = typed, limits.check(typed)
-            self._make_plan()
-
-    @on(Input.Submitted)
+    @on(PolicyForm.Done)
     def _policy_done(self) -> None:
         self.set_focus(self._decisions)
 
@@ -336,7 +332,12 @@ class CleanupScreen(ListScreen):
 
     def do_policy_edit(self, _key: str) -> None:
         """To the first field of the policy."""
-        self.set_focus(self.query_one(f"#{limits.FIELDS[0]}", Input))
+        self._form.edit()
+
+    def do_policy_save(self, _key: str) -> None:
+        """Make what is typed the policy of the home."""
+        if (policy := self._form.policy) is not None:
+            self._do(partial(service.save, policy, self._undoable))
 
     def do_part_next(self, _key: str) -> None:
         """From the plan to the trash, to the policy, and round."""
@@ -371,22 +372,9 @@ class CleanupScreen(ListScreen):
     def step(self, amount: int) -> None:
         """Move by rows, or by fields while one is typed in."""
         if isinstance(self.focused, Input):
-            place = limits.FIELDS.index(self.focused.id or "") + amount
-            self.set_focus(self.query_one(f"#{limits.FIELDS[place % len(limits.FIELDS)]}", Input))
+            self._form.step(amount)
         else:
             self.listing.move(amount)
-
-
-def _input(name: str, text: str) -> Input:
-    hint = "none" if name == "keep_tags" else "no limit"
-    field = Input(clean(text), id=name, compact=True, placeholder=hint, select_on_focus=False)
-    # A blinking cursor would send something over the link twice a second.
-    field.cursor_blink = False
-    return field
-
-
-def _note(name: str, reason: str | None, width: int, _height: int) -> list[Text]:
-    return present.field_note(name, reason, width)
 
 
 def _entitle(box: Widget, title: str, below: str = "") -> None:

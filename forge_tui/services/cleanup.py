@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from forge import retention
+from forge.config import RetentionSettings, SessionCleanupPolicy, load_settings, save_policy
 from forge.home import Home
 from forge.registry import Registry, SessionRow, TrashRow, cleanup, edits
 from forge.retention import Plan, Survey
@@ -39,6 +40,7 @@ class Found:
     trash: tuple[TrashRow, ...]
     """The one that came last first."""
     disk: Disk
+    settings: RetentionSettings
 
     @cached_property
     def bytes(self) -> int:
@@ -50,6 +52,7 @@ def look(home: Home) -> Found:
     """See what there is.
 
     Raises:
+        ConfigError: the settings of the home cannot be read.
         RegistryError: the registry cannot be read.
         OSError: the disk cannot be looked at.
     """
@@ -57,7 +60,7 @@ def look(home: Home) -> Found:
     if home.registry.exists():
         with Registry(home.registry, read_only=True) as registry:
             found, trash = retention.survey(home, registry), tuple(registry.fetch(cleanup.trash()))
-    return Found(found, trash, disk(home.root))
+    return Found(found, trash, disk(home.root), load_settings(home.settings).retention)
 
 
 def disk(folder: Path) -> Disk:
@@ -87,6 +90,12 @@ def purge(rows: Sequence[TrashRow], left: Ids, home: Home, registry: Registry, n
     result = retention.purge(home, registry, rows, actor=_actor(), now=now)
     gone = {row.session_id for row in result.sessions}
     return CleanupDone(tuple(present.purged(result)), tuple(i for i in left if i not in gone))
+
+
+def save(policy: SessionCleanupPolicy, left: Ids, home: Home, registry: Registry, now: float) -> CleanupDone:
+    """Make a policy that of the home; `left` of the last cleanup stay undoable."""
+    save_policy(home.settings, policy)
+    return CleanupDone(tuple(present.saved(home.settings)), left)
 
 
 def pin(row: SessionRow, left: Ids, home: Home, registry: Registry, now: float) -> CleanupDone:

@@ -151,6 +151,8 @@ def make(name: str, folder: Path) -> Home:
         _old_home(home)
     elif plans := PLANS[name]():
         seed(home, *plans)
+        for one in plans if name in ("hostile", "running") else ():
+            _fill(home, one.id, 412)
     return home
 
 
@@ -172,16 +174,14 @@ def _old() -> tuple[Plan, ...]:
     return (*old, Plan(id=ulid(10), events=EVENTS))
 
 
-_SIZES_MB = (412, 38, 1_210, 655, 97, 1_480, 204, 871, 1_040, 12, 323)
+_SIZES_MB = (412, 385, 1_212, 655, 972, 1_482, 204, 871, 1_042, 120, 323)
 
 
 def _old_home(home: Home) -> Home:
     """`_old` with sizes, a pin, a tag, a checkpoint, a family, and two sessions in the trash."""
     seed(home, *_old())
     for i, megabytes in enumerate(_SIZES_MB):
-        # A hole in a file counts as its size, and takes no room.
-        with (home.session(ulid(i)).root / "weights").open("wb") as file:
-            file.truncate(megabytes * 1_000_000)
+        _fill(home, ulid(i), megabytes)
     with Registry.open(home) as registry:
         registry.write(_ties)
         for i, days in ((1, 2.0), (4, 6.5)):
@@ -190,6 +190,13 @@ def _old_home(home: Home) -> Home:
             only = replace(found, decisions=tuple(d for d in found.decisions if d.session.id == ulid(i)))
             assert execute(home, registry, only, actor="a test", now=at).trashed
     return home
+
+
+def _fill(home: Home, session_id: str, megabytes: int) -> None:
+    """A size beside which it is no matter how long a configuration is."""
+    # A hole in a file counts as its size, and takes no room.
+    with (home.session(session_id).root / "weights").open("wb") as file:
+        file.truncate(megabytes * 1_000_000)
 
 
 def _ties(c: Connection) -> None:

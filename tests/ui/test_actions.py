@@ -32,7 +32,11 @@ CONTEXTS = [
     Context(DASHBOARD, state, hosted=hosted, engine=engine, readonly=readonly, phases=2 if state else 0)
     for state, hosted, engine, readonly in itertools.product([None, *State], *[(False, True)] * 3)
 ] + [
-    Context(CLEANUP, State.COMPLETED, cleaning=Cleaning(part, refused, looking, busy, going, going, trashed))
+    Context(
+        CLEANUP,
+        State.COMPLETED,
+        cleaning=Cleaning(part, refused, refused, looking, busy, going, going, trashed),
+    )
     for part in ("plan", "trash", "policy")
     for refused, looking, busy in itertools.product((False, True), repeat=3)
     for going, trashed in itertools.product((0, 2), repeat=2)

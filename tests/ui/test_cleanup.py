@@ -13,6 +13,7 @@ from rich.text import Text
 from textual.widgets import Input
 
 from forge import locks
+from forge.config import change_settings, load_settings, save_policy
 from forge.home import Home
 from forge.registry import Registry, State, cleanup, edits
 from forge.retention import Decision, Outcome, Plan, SessionCleanupPolicy, execute, plan
@@ -168,6 +169,34 @@ async def test_the_reason_under_the_cursor_is_told_in_full(seeded: Seeded) -> No
         assert "it can be resumed from its last checkpoint, and is younger than 30 days" in shown(app)
 
 
+async def test_the_policy_is_that_of_the_home_and_can_be_kept(old_home: Home) -> None:
+    save_policy(old_home.settings, SessionCleanupPolicy(max_sessions_retained=4, keep_tags=("paper",)))
+    app = stage(old_home)
+    async with playing(app) as pilot:
+        await press(pilot, "C", "w")
+        assert "that of this home already" in said(app)
+        assert plan_of(app).policy.max_sessions_retained == 4
+        assert app.screen.query_one("#keep_tags", Input).value == "paper"
+        await type_into(pilot, "max_sessions_retained", "6")
+        change_settings(old_home.settings, ["retention.max_age_days=90", "retention.auto=false"])
+        await press(pilot, "escape", "w")
+        kept = load_settings(old_home.settings).retention
+        assert kept.policy == plan_of(app).policy
+        assert (kept.max_sessions_retained, kept.max_age_days, kept.auto) == (6, 30, False)
+        assert "every cleanup of this home goes by it from now on" in shown(app)
+        assert "by hand" in shown(app)
+
+
+async def test_settings_that_cannot_be_read_are_told(old_home: Home) -> None:
+    old_home.settings.write_text("retention: {max_age_days: -1}")
+    app = stage(old_home)
+    async with playing(app) as pilot:
+        await press(pilot, "C")
+        assert "settings.yaml" in shown(app).splitlines()[0]
+        await press(pilot, "x")
+        assert isinstance(app.screen, CleanupScreen)
+
+
 # --- doing ----------------------------------------------------------------------------------------------
 
 
@@ -236,10 +265,10 @@ async def test_one_session_is_deleted_for_good(old_home: Home, answer: str, gone
         await press(pilot, "C", "D")
         assert "tab goes to the trash" in said(app)
         await press(pilot, "tab", "D")
-        assert "Delete calm-heron-40 (38.1 MB) for good?" in shown(app)
+        assert "Delete calm-heron-40 (385 MB) for good?" in shown(app)
         await press(pilot, answer)
         assert (ulid(1) not in states(old_home)) is gone
-        assert ("1 session deleted; 38" in shown(app)) is gone
+        assert ("1 session deleted; 385 MB freed" in shown(app)) is gone
     assert ulid(4) in states(old_home)
 
 
