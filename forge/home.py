@@ -115,17 +115,24 @@ def resolve_home(explicit: Path | None = None) -> Home:
     """The home a person asked for: the argument, else `$FORGE_HOME`, else the user data directory.
 
     Raises:
-        HomeError: it is below `~name`, and there is no such user.
+        HomeError: it is below `~name`, and there is no such user; or it is no name of a folder.
     """
     chosen = explicit or os.environ.get("FORGE_HOME") or platformdirs.user_data_dir("forge")
     try:
         # realpath: the same database under two names would be two WAL files.
-        return Home(Path(os.path.realpath(Path(chosen).expanduser())))
+        root = Path(os.path.realpath(Path(chosen).expanduser()))
+        root.exists()
+    except (OSError, ValueError) as error:
+        raise HomeError(
+            f'the Forge home "{chosen}" cannot be looked at: {getattr(error, "strerror", None) or error}. '
+            "Choose another folder with FORGE_HOME=/path or --home."
+        ) from error
     except RuntimeError as error:
         raise HomeError(
             f'the Forge home "{chosen}" is in the home of a user that there is none of. '
             "Choose another folder with FORGE_HOME=/path or --home."
         ) from error
+    return Home(root)
 
 
 def prepare_home(home: Home) -> Home:

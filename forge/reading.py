@@ -39,6 +39,14 @@ def read_plain(path: Path, most: int, *, follow: bool = True) -> bytes:
     return data
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a regular file; false for what cannot be a name at all, such as one that is too long."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def _require_plain(found: os.stat_result, path: Path, most: int) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))

@@ -21,7 +21,7 @@ from forge.cli.console import put_json, put_text, say
 from forge.cli.home import engine_of
 from forge.errors import CheckpointError, NotFoundError
 from forge.pickles import pickle_at
-from forge.reading import read_plain
+from forge.reading import is_file, read_plain
 from forge.registry import ModelRow, SessionRow, queries
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class _Pieces:
 
 def _find(model: str | None, prompt: str, home: Path | None) -> tuple[Path, str]:
     """The folder of the model that a person means, and what to call it."""
-    if model is not None and (Path(model) / "config.json").is_file():
+    if model is not None and is_file(Path(model) / "config.json"):
         return Path(model), model
     if model is not None and (reason := pickle_at(Path(model))) is not None:
         raise CheckpointError(reason)

@@ -19,6 +19,7 @@ from forge.config.check import contradictions
 from forge.config.document import load_yaml, read_yaml
 from forge.config.models import PipelineConfig, Settings
 from forge.errors import ConfigError, NotFoundError
+from forge.reading import is_file
 from forge.text import clean
 
 T = TypeVar("T", bound=Settings)
@@ -50,7 +51,7 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> PipelineConfig:
         text = resources.files("forge.config").joinpath("presets", f"{source}.yaml").read_text("utf-8")
         return parse_yaml(text, f"preset {source}", overrides)
     path = Path(source)
-    if not path.is_file():
+    if not is_file(path):
         raise NotFoundError(
             f'no preset and no file "{source}"; presets are {", ".join(preset_names())}. '
             'Write your own with "forge config show tiny > mine.yaml".'
