@@ -40,7 +40,7 @@ def read_plain(path: Path, most: int, *, follow: bool = True) -> bytes:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a regular file; false for what cannot be a name at all, such as one that is too long."""
+    """Whether there is a regular file; false for what can be no name, such as one that is too long."""
     try:
         return path.is_file()
     except (OSError, ValueError):

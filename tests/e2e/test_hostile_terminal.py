@@ -90,13 +90,15 @@ def calls(folder: Path, home: Home) -> list[Call]:
     for number in range(len(texts)):
         given += [[name, ulid(number)] for name in ("status", "logs")]
     given += [[name, ulid(0), *more] for name in ("status", "logs", "stop") for more in ((), ("--json",))]
+    for text in ("".join(found[start : start + 40]) for start in range(0, len(found), 40)):
+        given += [["pin", text], ["unpin", text], ["tag", text, text], ["note", text, text]]
     given += [
         ["sessions", "--limit", "1000"], ["sessions", "--json"], ["status"], ["logs"], ["clean"], ["trash"],
         ["clean", "--keep", "1", "--json"], ["trash", "list"], ["trash", "empty"],
         ["config", "check", str(evil)], ["config", "presets"], ["config", "schema"], ["config", "settings"],
         ["config", "show", "tiny"], ["doctor"],
     ]  # fmt: skip
-    completed = [
+    completed: list[Call] = [
         ([], {"_FORGE_COMPLETE": "complete_bash", "COMP_WORDS": f"forge {line}", "COMP_CWORD": "2"})
         for line in ("status ", "run ", "generate ", "logs ", *(f"status {piece}" for piece in pieces()[1:4]))
     ]

@@ -221,6 +221,10 @@ def test_a_road_through_a_door_is_let_be(source: str) -> None:
 
 
 UNPICKLING = frozenset({"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"})
+LOADERS = frozenset({"torch.load", "torch.jit.load", "jit.load", "torch.hub.load", "np.load", "numpy.load"})
+UNSAFE = frozenset(
+    {"unsafe_load", "unsafe_load_all", "full_load", "read_pickle", "Unpickler", "load_state_dict_from_url"}
+)
 RUNNING = frozenset({"eval", "exec", "compile", "__import__"})
 
 
@@ -233,23 +237,11 @@ def runs_what_it_reads(source: str) -> list[int]:
             if any(name.partition(".")[0] in UNPICKLING for name in names):
                 lines.append(node.lineno)
         elif isinstance(node, ast.Call):
-            name, on = _called(node), _called_on(node)
-            unsafe_load = name in ("load", "loads", "unsafe_load", "full_load") and on in (
-                "torch",
-                "jit",
-                "np",
-                "numpy",
-            )
-            unsafe_load |= name in (
-                "unsafe_load",
-                "full_load",
-                "read_pickle",
-                "Unpickler",
-                "load_state_dict_from_url",
-            )
+            name = _called(node)
+            unsafe_load = ast.unparse(node.func) in LOADERS or name in UNSAFE
             unsafe_load |= any(
-                k.arg in ("allow_pickle", "trust_remote_code") and getattr(k.value, "value", 1)
-                for k in node.keywords
+                keyword.arg in ("allow_pickle", "trust_remote_code") and getattr(keyword.value, "value", True)
+                for keyword in node.keywords
             )
             if unsafe_load or (isinstance(node.func, ast.Name) and name in RUNNING):
                 lines.append(node.lineno)
