@@ -14,9 +14,12 @@ from pathlib import Path
 
 import platformdirs
 
+from forge import durable
 from forge.errors import HomeError
 
 MARKER = "session.yaml"
+SCRATCH = ".tmp"
+"""The end of the name of a session's folder that is being made."""
 # Names as /proc/mounts spells them. WAL needs shared memory between processes, which these do not give.
 NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs", "ceph", "glusterfs", "fuse.glusterfs",
@@ -99,7 +102,7 @@ class Home:
 
     @property
     def cleanup_lock(self) -> Path:
-        """Whoever moves sessions into the trash, out of it or deletes them holds the lock on this file."""
+        """Whoever moves or deletes sessions holds this file alone, whoever makes a registry shares it."""
         return self.root / "cleanup.lock"
 
     def trashed(self, session_id: str) -> SessionPaths:
@@ -142,8 +145,8 @@ def prepare_home(home: Home) -> Home:
         HomeError: the folder cannot be created or written, or lies on a network file system.
     """
     try:
-        for folder in (home.root, home.sessions, home.trash, home.cache):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        durable.make_folder(home.root)
+        durable.make_folders(home.sessions, home.trash, home.cache)
     except OSError as error:
         raise HomeError(
             f"cannot create the Forge home {home.root}: {error.strerror}. "

@@ -177,9 +177,9 @@ def write_shards(
 ) -> Path:
     """Write a prepared corpus under its key, replacing what is there; call it inside `sole_writer`."""
     for leftover in cache.glob(f".{info.key}.tmp-*"):
-        durable.remove_tree(leftover)
+        durable.discard_tree(leftover)
     temporary = cache / f".{info.key}.tmp-{secrets.token_hex(4)}"
-    durable.make_folder(temporary)
+    durable.make_scratch(temporary)
     for split, tokens in shards.items():
         durable.write_file(shard_path(temporary, split), tokens.astype(TOKEN_TYPE, copy=False).tobytes())
     durable.write_file(temporary / TOKENIZER_FILE, tokenizer)

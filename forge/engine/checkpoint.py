@@ -11,26 +11,25 @@ import errno
 import hashlib
 import json
 import os
-import re
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from ulid import ULID
 
 from forge import durable
-from forge.engine.tree import Tensors, flatten, unflatten
+from forge.engine.tree import Tensors, flatten, references, unflatten
 from forge.errors import CheckpointError
-from forge.header import HeaderError, header_of
+from forge.header import HeaderError, header_of, read_header
+from forge.retention.steps import MANIFEST, TEMPORARY, finished_steps, step_folder, step_of, steps_in
 
 FORMAT = 1
-MANIFEST = "manifest.json"
 WEIGHTS, REST, TREE = "model.safetensors", "optimizer.safetensors", "state.json"
 FILES = (WEIGHTS, REST, TREE)
 LEAST_KEPT = 2
-_NAME = re.compile(r"step-(\d{8,})\Z")
 _WEIGHTS_AT = "state/model/"
 _MAX_MANIFEST = 1 << 24
 # What reading a document of another shape than expected raises.
@@ -77,24 +76,6 @@ class Saved:
     bytes: int
 
 
-def step_folder(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
-    return folder / f"step-{step:08d}"
-
-
-def steps_in(folder: Path) -> list[int]:
-    """Steps that have a checkpoint folder, newest first, valid or not."""
-    if not folder.is_dir():
-        return []
-    found = [match for entry in folder.iterdir() if (match := _NAME.match(entry.name))]
-    return sorted((int(match[1]) for match in found), reverse=True)
-
-
-def finished_steps(folder: Path) -> list[int]:
-    """Steps whose checkpoint has its manifest, newest first; whether it is whole is known when it is read."""
-    return [step for step in steps_in(folder) if _is_finished(step_folder(folder, step))]
-
-
 def save(
     folder: Path,
     step: int,
@@ -118,9 +99,9 @@ def save(
     tree, tensors = flatten(state)
     require_room(sum(tensor.nbytes for tensor in tensors.values()))
     durable.make_folder(folder)
-    temporary = folder / f"step-{step:08d}.tmp-{ULID()}"
+    temporary = folder / f"step-{step:08d}{TEMPORARY}{ULID()}"
     try:
-        durable.make_folder(temporary)
+        durable.make_scratch(temporary)
         files: dict[str, dict[str, Any]] = {}
         for name in FILES:
             data = _contents(name, step, tree, tensors)
@@ -135,7 +116,7 @@ def save(
     except BaseException:
         # What cannot be removed now is removed by whoever resumes; why the writing failed matters more.
         with contextlib.suppress(OSError):
-            durable.remove_tree(temporary)
+            durable.discard_tree(temporary)
         raise
     return Saved(step_folder(folder, step), step, sum(entry["bytes"] for entry in files.values()))
 
@@ -156,14 +137,36 @@ def load(path: Path) -> Checkpoint:
     contents = _read_files(path, manifest)
     try:
         document = json.loads(contents[TREE])
-        if not manifest["step"] == document["step"] == _step_of(path):
-            raise ValueError(f"it holds step {manifest['step']} and the state of step {document['step']}")
+        _check_step(path, manifest, document)
         tensors = dict(safetensors.torch.load(contents[REST]))
         weights = safetensors.torch.load(contents[WEIGHTS])
         tensors.update({_WEIGHTS_AT + name: tensor for name, tensor in weights.items()})
         state = unflatten(document["tree"], tensors)
         return Checkpoint(path, int(document["step"]), state, _meta(manifest))
     except (*_MALFORMED, CheckpointError, safetensors.SafetensorError) as error:
+        raise DamagedError(f"{path}: {error}") from error
+
+
+def verify(path: Path) -> Meta:
+    """Check all of a checkpoint that can be checked without torch, in little memory; what it says beside.
+
+    Raises:
+        DamagedError: anything about it is missing, cut short or altered.
+        CheckpointError: it cannot be read now, which says nothing about it.
+    """
+    manifest = _read_manifest(path)
+    try:
+        for name in FILES:
+            _verify_file(path / name, manifest["files"][name])
+        document = json.loads(_read(path / TREE, most=int(manifest["files"][TREE]["bytes"])))
+        _check_step(path, manifest, document)
+        there = set(read_header(path / REST)) | {
+            _WEIGHTS_AT + name for name in read_header(path / WEIGHTS)
+        }
+        if lacking := sorted(set(references(document["tree"])) - there):
+            raise ValueError(f"the tensor {lacking[0]} is missing")
+        return _meta(manifest)
+    except (*_MALFORMED, HeaderError) as error:
         raise DamagedError(f"{path}: {error}") from error
 
 
@@ -200,16 +203,6 @@ def set_aside(folder: Path, step: int) -> None:
     durable.move(step_folder(folder, step), folder / f"damaged-{ULID()}-step-{step:08d}")
 
 
-def remove_leftovers(folder: Path) -> int:
-    """Delete half-written checkpoints of a killed process (lease holder only); returns how many."""
-    if not folder.is_dir():
-        return 0
-    leftovers = [entry for entry in folder.iterdir() if ".tmp-" in entry.name]
-    for entry in leftovers:
-        durable.remove_tree(entry)
-    return len(leftovers)
-
-
 def rotate(folder: Path, keep: int, also: Collection[int] = ()) -> list[int]:
     """Delete all checkpoints but the newest `keep` (at least two) and those of `also`; the steps deleted.
 
@@ -221,17 +214,14 @@ def rotate(folder: Path, keep: int, also: Collection[int] = ()) -> list[int]:
         remove(folder, step)
     damaged = sorted(entry for entry in folder.iterdir() if entry.name.startswith("damaged-"))
     for entry in damaged[:-1]:
-        durable.remove_tree(entry)
+        durable.discard_tree(entry)
     return gone
 
 
 def remove(folder: Path, step: int) -> None:
     """Delete a checkpoint; what a crash leaves of it looks valid to nobody."""
     path = step_folder(folder, step)
-    if _is_finished(path):
-        # Without its manifest it is no checkpoint any more.
-        (path / MANIFEST).unlink()
-    durable.remove_tree(path)
+    durable.retire_tree(path, f"{path.name}{TEMPORARY}{ULID()}")
 
 
 def _metas(folder: Path) -> Iterator[tuple[int, Meta]]:
@@ -294,16 +284,6 @@ def _meta(manifest: Mapping[str, Any]) -> Meta:
     )
 
 
-def _is_finished(path: Path) -> bool:
-    # Never through a link: what it leads to is not Forge's to judge, and not to delete.
-    return not path.is_symlink() and (path / MANIFEST).exists()
-
-
-def _step_of(path: Path) -> int:
-    match = _NAME.match(path.name)
-    return int(match[1]) if match else -1
-
-
 def _read_files(path: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
     """The files that a checkpoint has, whatever names its manifest gives."""
     try:
@@ -312,16 +292,37 @@ def _read_files(path: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
         raise DamagedError(f"{path / MANIFEST} does not say what it should: {error}") from error
 
 
+def _check_step(path: Path, manifest: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+    if not manifest["step"] == document["step"] == step_of(path):
+        raise ValueError(f"it holds step {manifest['step']} and the state of step {document['step']}")
+
+
+def _verify_file(path: Path, entry: Mapping[str, Any]) -> None:
+    with _open(path, most=int(entry["bytes"])) as file:
+        found, digest = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+    _compare(path, entry, found, digest)
+
+
+def _compare(path: Path, entry: Mapping[str, Any], found: int, digest: str) -> None:
+    if found != entry["bytes"]:
+        raise DamagedError(f"{path} has {found} bytes, its manifest says {entry['bytes']}")
+    if digest != entry["sha256"]:
+        raise DamagedError(f"{path} does not have the hash that its manifest says")
+
+
 def _read_verified(path: Path, entry: Mapping[str, Any]) -> bytes:
     data = _read(path, most=int(entry["bytes"]))
-    if len(data) != entry["bytes"]:
-        raise DamagedError(f"{path} has {len(data)} bytes, its manifest says {entry['bytes']}")
-    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise DamagedError(f"{path} does not have the hash that its manifest says")
+    _compare(path, entry, len(data), hashlib.sha256(data).hexdigest())
     return data
 
 
 def _read(path: Path, most: int) -> bytes:
+    with _open(path, most) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def _open(path: Path, most: int) -> Iterator[BufferedReader]:
     """A plain file of at most `most` bytes, never through a link."""
     try:
         # Without O_NONBLOCK a named pipe in its place would wait for a writer for ever.
@@ -333,7 +334,7 @@ def _read(path: Path, most: int) -> bytes:
             if path.suffix == ".safetensors":
                 # Before memory is taken for what it claims to hold.
                 header_of(descriptor)
-            return file.read()
+            yield file
     except HeaderError as error:
         raise DamagedError(f"{path}: {error}") from error
     except OSError as error:

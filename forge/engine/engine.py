@@ -33,7 +33,7 @@ from forge.errors import (
     RegistryError,
     SessionLeasedError,
 )
-from forge.home import Home
+from forge.home import MARKER, SCRATCH, Home
 from forge.locks import is_held
 from forge.registry import (
     LIVE,
@@ -79,6 +79,7 @@ class Engine:
         require_corpus(config.data.corpus)
         session_id = str(ULID())
         paths = self.home.session(session_id)
+        scratch = paths.root.with_name(f"{session_id}{SCRATCH}")
         if self.registry.read_only:
             raise RegistryError(
                 f"no session can be made: {self.registry.notice or 'the registry is read-only.'}"
@@ -86,17 +87,20 @@ class Engine:
         plan = [(phase, getattr(config, phase).steps) for phase in config.phases]
         label, now = name or names.random_name(), time.time()
         try:
-            durable.make_folder(paths.root)
-            durable.write_file(paths.config, dump_yaml(config).encode())
-            durable.sync_folder(paths.root)
+            # Under its name only with its marker: a folder without one could never be told from a stranger's.
+            durable.make_scratch(scratch)
+            durable.write_file(scratch / MARKER, dump_yaml(config).encode())
+            durable.sync_folder(scratch)
+            durable.move(scratch, paths.root)
             self.registry.write(
                 lambda c: edits.create_session(
                     c, id=session_id, name=label, preset=config.name, phases=plan, now=now
                 )
             )
         except BaseException as error:
-            with contextlib.suppress(OSError):
-                durable.remove_tree(paths.root)
+            for left in (scratch, paths.root):
+                with contextlib.suppress(OSError):
+                    durable.remove_tree(left)
             if isinstance(error, OSError):
                 raise HomeError(
                     f"no session can be made in {self.home.sessions}: {error.strerror}. "

@@ -18,7 +18,8 @@ from forge.engine.checkpoint import Checkpoint, Meta
 from forge.engine.scope import RunScope
 from forge.engine.telemetry import MetricsStalledError
 from forge.errors import CheckpointError
-from forge.registry import Connection, MetricsWriter, edits, fetch, queries
+from forge.registry import Connection, MetricsWriter, edits
+from forge.retention import steps
 
 ROOM_FOR = 2
 """Checkpoints that must fit before one is written."""
@@ -53,7 +54,7 @@ class Keeper:
             CheckpointError: a checkpoint cannot be read now.
             MetricsStalledError: the log cannot be set back.
         """
-        checkpoints.remove_leftovers(self._folder)
+        steps.remove_leftovers(self._folder)
         found, damaged = self._load_latest()
         deleted, missing = self._go_on_from(found)
         if found is not None:
@@ -112,7 +113,8 @@ class Keeper:
             raise CannotSaveError(_reason(error) + (scope.care.make_room() if full else "")) from error
         stall = time.monotonic() - began
         self.saved_step = step
-        self._record(saved, self._rotate(), stall)
+        self._rotate()
+        self._record(saved, stall)
         size = f"{saved.bytes / 1e6:.1f} MB, {stall * 1000:.0f} ms stall"
         self._tell("checkpoint", f"checkpoint step {step} ({size})", step=step)
 
@@ -157,23 +159,22 @@ class Keeper:
     def _free(self) -> int:
         return shutil.disk_usage(self._scope.paths.root).free
 
-    def _rotate(self) -> list[int]:
+    def _rotate(self) -> None:
         try:
             wanted = (self._best(), checkpoints.newest_scheduled(self._folder))
             also = [step for step in wanted if step is not None]
-            return checkpoints.rotate(self._folder, self._scope.config.runtime.keep_checkpoints, also)
+            checkpoints.rotate(self._folder, self._scope.config.runtime.keep_checkpoints, also)
         except (OSError, MetricsStalledError) as error:
             # The new one is safe; that an old one lies about is no reason to stop.
             self._tell("rotate", f"an old checkpoint could not be deleted: {_reason(error)}", level="warning")
-            return []
 
     def _best(self) -> int | None:
         """The checkpoint whose own step has the lowest held-out loss; of equals the newest."""
-        steps = checkpoints.finished_steps(self._folder)
-        losses = self._scope.recorder.call(lambda writer: writer.values(self._phase, HELD_OUT, steps))
+        there = steps.finished_steps(self._folder)
+        losses = self._scope.recorder.call(lambda writer: writer.values(self._phase, HELD_OUT, there))
         return min(losses, key=lambda step: (losses[step], -step), default=None)
 
-    def _record(self, saved: checkpoints.Saved, gone: list[int], stall: float) -> None:
+    def _record(self, saved: checkpoints.Saved, stall: float) -> None:
         path, now = str(saved.path.relative_to(self._scope.paths.root)), time.time()
 
         def record(c: Connection) -> None:
@@ -181,28 +182,14 @@ class Keeper:
                 c, self._scope.session_id, phase=self._phase, step=saved.step, path=path, bytes=saved.bytes,
                 seconds=stall, now=now,
             )  # fmt: skip
-            self._forget(c, gone)
+            self._match_records(c)
 
         self._scope.outbox.post(record)
 
-    def _forget(self, c: Connection, steps: list[int]) -> None:
-        for step in steps:
-            edits.forget_checkpoint(c, self._scope.session_id, self._phase, step)
-
     def _match_records(self, c: Connection) -> None:
         """Make the registry say what is on disk: a crash between the two left them apart."""
-        recorded = {row.step for row in fetch(c, queries.checkpoints(self._scope.session_id, self._phase))}
-        present = set(checkpoints.finished_steps(self._folder))
-        self._forget(c, sorted(recorded - present))
-        for step in sorted(present - recorded):
-            folder = checkpoints.step_folder(self._folder, step)
-            sizes = {entry.name: entry.stat() for entry in folder.iterdir()}
-            edits.add_checkpoint(
-                c, self._scope.session_id, phase=self._phase, step=step,
-                path=str(folder.relative_to(self._scope.paths.root)),
-                bytes=sum(sizes[name].st_size for name in checkpoints.FILES if name in sizes), seconds=0.0,
-                now=max((found.st_mtime for found in sizes.values()), default=0.0),
-            )  # fmt: skip
+        scope = self._scope
+        steps.match_records(c, scope.session_id, self._phase, scope.paths.root, self._folder)
 
     def _check_exactness(self, before: Mapping[str, Any]) -> None:
         now = self._scope.fingerprint

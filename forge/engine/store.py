@@ -9,23 +9,47 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from ulid import ULID
 
 from forge import durable
+from forge.config import ModelConfig
 from forge.contract import LoadedModel, ProducedModel
 from forge.errors import CheckpointError, ForgeError
 from forge.header import read_header
 from forge.home import SessionPaths
 from forge.reading import read_plain
 from forge.registry import ModelRow, Registry, queries
+from forge.retention import orphans
+from forge.retention.orphans import CARD
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-WEIGHTS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenizer.json", "card.json"
+WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError, ForgeError)
+"""What reading a model raises that is missing, cut short or of another shape."""
 _ALL = 1_000_000
+_MAX_JSON = 1 << 24
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Check all of a model that can be checked without torch, in little memory; its card.
+
+    Raises:
+        CheckpointError: it is not what its card says.
+        Exception: anything about it is missing or cut short; `UNREADABLE` lists what.
+    """
+    card = json.loads(read_plain(folder / CARD, _MAX_JSON))
+    # Its header is compared with its length before anything else of it is read.
+    read_header(folder / WEIGHTS)
+    with (folder / WEIGHTS).open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != card["sha256"]:
+        raise CheckpointError(f"{folder / WEIGHTS} does not have the hash that its card says")
+    ModelConfig.model_validate_json(read_plain(folder / CONFIG, _MAX_JSON))
+    if not (folder / TOKENIZER).is_file():
+        raise CheckpointError(f"{folder / TOKENIZER} is missing")
+    return dict(card)
 
 
 class ModelStore:
@@ -42,7 +66,7 @@ class ModelStore:
 
         model_id, now = str(ULID()), time.time()
         folder = self._paths.model(model_id)
-        temporary = folder.with_name(f"{model_id}.tmp")
+        temporary = folder.with_name(f"{model_id}{orphans.TEMPORARY}")
         tensors = {name: t.detach().contiguous().cpu() for name, t in produced.module.state_dict().items()}
         weights = safetensors.torch.save(tensors, metadata={"format": "pt"})
         shape = produced.config.model_dump(mode="json")
@@ -64,7 +88,8 @@ class ModelStore:
             TOKENIZER: produced.tokenizer.read_bytes(),
             CARD: json.dumps(card, indent=1, default=str).encode(),
         }
-        durable.make_folder(temporary)
+        durable.make_folder(folder.parent)
+        durable.make_scratch(temporary)
         for name, data in files.items():
             durable.write_file(temporary / name, data)
         durable.sync_folder(temporary)
@@ -97,12 +122,9 @@ class ModelStore:
 
     def remove_orphans(self, phase: str) -> list[str]:
         """Delete models of a phase that was killed before the registry knew them; returns their names."""
-        known = {row.id for row in self._rows()}
-        folder = self._paths.root / "models"
-        entries = sorted(folder.iterdir()) if folder.is_dir() else []
-        gone = [entry for entry in entries if entry.name not in known and _made_by(entry) in (phase, None)]
+        gone = orphans.found(self._paths.root, {row.id for row in self._rows()}, {phase})
         for entry in gone:
-            durable.remove_tree(entry)
+            orphans.remove(entry)
         return [entry.name for entry in gone]
 
     def _rows(self) -> list[ModelRow]:
@@ -111,32 +133,15 @@ class ModelStore:
     def _load(self, row: ModelRow) -> LoadedModel:
         import torch
 
-        from forge.models.io import MAX_JSON, load_decoder
+        from forge.models.io import load_decoder
 
         folder = self._paths.root / row.path
         try:
-            card = json.loads(read_plain(folder / CARD, MAX_JSON))
-            # Its header is compared with its length before anything else of it is read.
-            read_header(folder / WEIGHTS)
-            with (folder / WEIGHTS).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != card["sha256"]:
-                raise CheckpointError(f"{folder / WEIGHTS} does not have the hash that its card says")
+            card = verify(folder)
             module = load_decoder(folder, torch.device("cpu"))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, ForgeError) as error:
+        except UNREADABLE as error:
             raise CheckpointError(
                 f'the model "{row.name}" of phase {row.phase} cannot be read: {error}. Put {folder} back '
                 "from a copy, then resume; or make a new session."
             ) from error
         return LoadedModel(row.id, module, module.config, folder / TOKENIZER, card)
-
-
-def _made_by(folder: Path) -> Any:
-    """The phase that made a model; none for what was never finished."""
-    if folder.suffix == ".tmp":
-        return None
-    try:
-        return json.loads((folder / CARD).read_bytes())["phase"]
-    except (OSError, ValueError, KeyError, TypeError):
-        # Not one of ours, or not whole: it is not deleted on a guess.
-        return ""

@@ -7,7 +7,7 @@ and tuples included. What cannot come back equal is refused when it goes in.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from forge.errors import CheckpointError
@@ -87,6 +87,15 @@ def unflatten(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if "$float" in value:
         return float(value["$float"])
     return {k: unflatten(v, tensors) for k, v in value.items()}
+
+
+def references(value: Any) -> Iterator[str]:
+    """Names of the tensors that `unflatten` needs."""
+    if isinstance(value, dict) and "$tensor" in value:
+        yield value["$tensor"]
+    elif isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from references(item)
 
 
 def _below(path: str, key: object) -> str:

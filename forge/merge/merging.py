@@ -73,7 +73,7 @@ def merge(recipe: Recipe, output: Path, progress: Progress = lambda done, of: No
         hashes = _Hashes(stack.enter_context(ThreadPoolExecutor(1, "forge-hash")), parents)
         stack.callback(hashes.give_up)
         temporary = output.absolute().with_name(f".{output.absolute().name}.tmp-{uuid.uuid4().hex}")
-        durable.make_folder(temporary)
+        durable.make_scratch(temporary)
         try:
             sha256, size = _write_weights(temporary / WEIGHTS, recipe, plan, parents, progress)
             _write_companions(temporary, plan, parents[0])
@@ -82,7 +82,7 @@ def merge(recipe: Recipe, output: Path, progress: Progress = lambda done, of: No
             durable.sync_folder(temporary)
             durable.move(temporary, output.absolute())
         except BaseException:
-            durable.remove_tree(temporary)
+            durable.discard_tree(temporary)
             raise
     elements = _parameters(plan)
     return Merged(output, recipe.method.name, len(recipe.models), len(plan.tensors), elements, size, sha256,

@@ -48,7 +48,7 @@ class TensorWriter:
         self._path = path
         self._awaited = list(reversed(tensors))
         self._hash = hashlib.sha256()
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._descriptor = durable.create(path, exclusive=True)
         self.bytes = 0
         self.write_bytes(memoryview(header(tensors)))
 
@@ -94,10 +94,8 @@ class TensorWriter:
         """Append bytes as they are."""
         # The hash of what is being written takes another core meanwhile.
         hashed: Future[None] = pool().submit(self._hash.update, data)
-        view = data
         try:
-            while view:
-                view = view[os.write(self._descriptor, view) :]
+            durable.write(self._descriptor, data)
         except OSError as error:
             # The kernel does not say which file it was about.
             raise OSError(error.errno, error.strerror, str(self._path)) from error

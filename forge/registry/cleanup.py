@@ -86,6 +86,34 @@ def session_states() -> Query[tuple[str, State]]:
     return Query("SELECT id, state FROM session LIMIT ?", [MAX_LIMIT], lambda row: (row[0], State(row[1])))
 
 
+def recorded_phases(session_id: str | None = None) -> Query[tuple[str, str, State]]:
+    """Session, phase and state of the latest attempt at every phase, of one session or of all."""
+    sql = """SELECT session_id, phase, state FROM phase_run WHERE id IN
+        (SELECT max(id) FROM phase_run WHERE (?1 IS NULL OR session_id = ?1) GROUP BY session_id, phase)
+        LIMIT ?2"""
+    return Query(sql, [clean_or_none(session_id), MAX_LIMIT], lambda row: (row[0], row[1], State(row[2])))
+
+
+def recorded_checkpoints(session_id: str | None = None) -> Query[tuple[str, str, int]]:
+    """Session, phase and step of every recorded checkpoint, of one session or of all."""
+    sql = """SELECT session_id, phase, step FROM checkpoint WHERE (?1 IS NULL OR session_id = ?1)
+        ORDER BY id LIMIT ?2"""
+    return Query(sql, [clean_or_none(session_id), MAX_LIMIT], lambda row: (row[0], row[1], int(row[2])))
+
+
+def recorded_models(session_id: str | None = None) -> Query[tuple[str, str, str, str]]:
+    """Session, id, name and path of every recorded model, of one session or of all."""
+    sql = """SELECT session_id, id, name, path FROM model WHERE (?1 IS NULL OR session_id = ?1)
+        ORDER BY created_at, id LIMIT ?2"""
+    return Query(sql, [clean_or_none(session_id), MAX_LIMIT], lambda row: (row[0], row[1], row[2], row[3]))
+
+
+def told(kind: str) -> Query[tuple[str, str]]:
+    """Session and message of every event of a kind; `missing` is what `mark_missing` was given."""
+    sql = "SELECT session_id, message FROM event WHERE kind = ? ORDER BY id LIMIT ?"
+    return Query(sql, [clean(kind), MAX_LIMIT], lambda row: (str(row[0]), str(row[1])))
+
+
 def audit(limit: int, session_id: str | None = None) -> Query[AuditRow]:
     """The newest records of deletions, of one session or of all."""
     sql = f"""SELECT {columns(AuditRow)} FROM audit WHERE (?1 IS NULL OR session_id = ?1)
@@ -215,11 +243,9 @@ def end_purge(c: Connection, session_id: str, *, actor: str, path: str, bytes: i
 
 
 def mark_missing(c: Connection, session_id: str, message: str, now: float) -> bool:
-    """Add one event, once, to a session whose folder is gone; returns whether it was news."""
-    known = one_value(
-        c, "SELECT 1 FROM event WHERE session_id = ? AND kind = 'missing' LIMIT 1", [clean(session_id)]
-    )
-    if known:
+    """Add an event, once, about files of a session that are gone; returns whether it was news."""
+    sql = "SELECT 1 FROM event WHERE session_id = ? AND kind = 'missing' AND message = ? LIMIT 1"
+    if one_value(c, sql, [clean(session_id), clean(message)]):
         return False
     c.execute(
         "INSERT INTO event (session_id, at, level, kind, message) VALUES (?, ?, 'error', 'missing', ?)",

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from forge import durable
+from forge import durable, locks
 from forge.errors import RegistryError
 from forge.registry import sqlite
 from forge.registry.schema import Migration, Schema
@@ -31,14 +32,21 @@ class Opening:
     backup: Path | None = None
 
 
-def ensure(path: Path, schema: Schema) -> Opening:
+def ensure(path: Path, schema: Schema, lock: Path | None = None) -> Opening:
     """Create a missing file, migrate an older one after a backup, leave a newer one alone.
+
+    Args:
+        path: the database file.
+        schema: what it must look like.
+        lock: held, together with others who do the same, while a file is made that is no database yet; who
+            holds it alone may delete what `leftovers` finds. None where only one process is at work.
 
     Raises:
         RegistryError: the file is damaged or not Forge's; it is untouched.
     """
     if not path.exists():
-        _create(path, schema)
+        with _making(lock):
+            _create(path, schema)
         return Opening()
     sqlite.require_file(path)
     if path.stat().st_size == 0:
@@ -58,13 +66,33 @@ def ensure(path: Path, schema: Schema) -> Opening:
     if found == 0:
         _migrate_file(path, schema)
         return Opening()
-    backup = _back_up(path, found)
+    with _making(lock):
+        backup = _back_up(path, found)
     _migrate_file(path, schema)
     return Opening(
         notice=f"the {schema.what} was brought from version {found} to {schema.version}; "
         f"the file from before is kept as {backup}.",
         backup=backup,
     )
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Half-made files beside `path`, of processes that were killed while they made or copied it."""
+    return sorted([*path.parent.glob(f".{path.name}.new-*"), *path.parent.glob(f".{path.name}.v*.tmp*")])
+
+
+@contextmanager
+def _making(lock: Path | None) -> Iterator[None]:
+    if lock is None:
+        yield
+        return
+    with locks.hold(lock, shared=True) as held:
+        if not held:
+            raise RegistryError(
+                f"another process is cleaning up in {lock.parent}, where a database has to be made first. "
+                "Nothing was changed; start again in a moment."
+            )
+        yield
 
 
 def migrate(connection: Connection, schema: Schema) -> None:
@@ -100,15 +128,14 @@ def _create(path: Path, schema: Schema) -> None:
     try:
         _migrate_file(building, schema)
         try:
-            os.link(building, path)
+            durable.link(building, path)
         except FileExistsError:
             return
         except OSError:
-            building.rename(path)  # a file system without links
-        durable.sync_folder(path.parent)
+            durable.move(building, path)  # a file system without links
     finally:
         for suffix in ("", "-wal", "-shm", "-journal"):
-            building.with_name(building.name + suffix).unlink(missing_ok=True)
+            durable.discard_file(building.with_name(building.name + suffix))
 
 
 def inspect(path: Path, schema: Schema) -> int:
@@ -140,31 +167,22 @@ def _back_up(path: Path, version: int) -> Path:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     target = path.with_name(f"{path.name}.v{version}-{stamp}-{uuid.uuid4().hex[:6]}.backup")
     partial = target.with_name(f".{target.name}.tmp")
-    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    os.close(durable.create(partial, exclusive=True))
     try:
         with closing(sqlite.open_reader(path)) as connection:
             # It writes to the copy only, and the file itself is open for reading only.
             connection.execute("PRAGMA query_only=OFF")
             connection.execute("VACUUM INTO ?", [str(partial)]).close()
-        _sync_file(partial)
+        # VACUUM INTO does not fsync what it wrote.
+        durable.sync_file(partial)
         durable.move(partial, target)
     except (sqlite.Error, OSError) as error:
-        with suppress(FileNotFoundError):
-            partial.unlink()
+        durable.discard_file(partial)
         raise RegistryError(
             f"{path} must be brought to a newer version, but the backup before that failed: {error}. "
             "Nothing was changed. Free some disk space and start again."
         ) from error
     return target
-
-
-def _sync_file(path: Path) -> None:
-    # VACUUM INTO does not fsync what it wrote.
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _newer(path: Path, schema: Schema, found: int) -> str:

@@ -17,6 +17,7 @@ from forge.registry.rows import (
     CheckpointRow,
     CommandRow,
     EventRow,
+    GapRow,
     Heartbeat,
     ModelRow,
     PhaseRunRow,
@@ -177,13 +178,12 @@ def model_parents(model_id: str) -> Query[tuple[str, float]]:
     return Query(sql, [clean(model_id), MAX_LIMIT], lambda row: (str(row[0]), float(row[1])))
 
 
-def checkpoints(session_id: str, phase: str | None) -> Query[CheckpointRow]:
-    """Checkpoints of a session or of one of its phases, oldest first."""
+def checkpoints(session_id: str | None, phase: str | None) -> Query[CheckpointRow]:
+    """Checkpoints of all sessions, of one or of one of its phases, oldest first."""
     sql = f"""SELECT {columns(CheckpointRow)} FROM checkpoint
-        WHERE session_id = ?1 AND (?2 IS NULL OR phase = ?2) ORDER BY created_at, step LIMIT ?3"""
-    return Query(
-        sql, [clean(session_id), None if phase is None else clean(phase), MAX_LIMIT], _read_checkpoint
-    )
+        WHERE (?1 IS NULL OR session_id = ?1) AND (?2 IS NULL OR phase = ?2)
+        ORDER BY created_at, step LIMIT ?3"""
+    return Query(sql, [clean_or_none(session_id), clean_or_none(phase), MAX_LIMIT], _read_checkpoint)
 
 
 def commands(session_id: str, limit: int) -> Query[CommandRow]:
@@ -245,6 +245,21 @@ def latest_points(phase: str) -> Query[tuple[str, int, float]]:
     return Query(
         sql, [clean(phase), MAX_LIMIT], lambda row: (str(row[0]), int(row[1]), _value(row[2], row[3]))
     )
+
+
+def gaps(name: str) -> Query[GapRow]:
+    """How the steps of one metric follow each other in every phase, and how many points there are."""
+    sql = """WITH jump AS (
+            SELECT series_id, step, step - lag(step, 1, step - 1) OVER (PARTITION BY series_id ORDER BY step)
+            AS width FROM point WHERE series_id IN (SELECT id FROM series WHERE name = ?1)
+        ) SELECT phase, count(*), min(step), max(step), min(CASE WHEN width <> 1 THEN step END)
+        FROM jump JOIN series ON series.id = series_id GROUP BY series_id ORDER BY series_id LIMIT ?2"""
+    return Query(sql, [clean(name), MAX_LIMIT], reader(GapRow))
+
+
+def count_points() -> Query[int]:
+    """How many points a metrics file has."""
+    return Query("SELECT count(*) FROM point LIMIT 1", [], lambda row: int(row[0]))
 
 
 def heartbeat() -> Query[Heartbeat]:

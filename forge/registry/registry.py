@@ -47,7 +47,7 @@ class Registry:
             RegistryError: the file is damaged, or not Forge's; it is untouched.
         """
         prepare_home(home)
-        opening = ensure(home.registry, schema.REGISTRY)
+        opening = ensure(home.registry, schema.REGISTRY, home.cleanup_lock)
         return cls(home.registry, read_only=opening.read_only, notice=opening.notice)
 
     def write(self, fn: Callable[[Connection], T]) -> T:

@@ -170,6 +170,17 @@ class BucketRow(Row):
     broken: int
 
 
+class GapRow(Row):
+    """How the steps of a metric follow each other in one phase."""
+
+    phase: str
+    count: int
+    first_step: int
+    last_step: int
+    jump: int | None
+    """The first step that does not follow the one before it; none where they are contiguous."""
+
+
 class CandidateRow(Row):
     """What the registry knows of a session that decides whether cleanup may take it."""
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from forge import durable
 from forge.errors import NotFoundError, RegistryError
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def open_writer(
     if not path.exists():
         with suppress(FileExistsError):
             # Exclusive, so nobody can have it open yet: closing this descriptor cannot drop anyone's locks.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.close(durable.create(path, exclusive=True))
     require_file(path)
     connection = connect(f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=_busy_seconds())
     try:
@@ -196,12 +197,30 @@ def transaction(connection: Connection) -> Iterator[Connection]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection
-        connection.execute("COMMIT")
+        durable.perform("commit", lambda: connection.execute("COMMIT"), connection)
     except BaseException:
         # SQLite itself rolls back on some errors (disk full, I/O), and a second ROLLBACK would fail.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+@contextmanager
+def snapshot(connection: Connection) -> Iterator[None]:
+    """All reads inside the block see one state of the file; a long block lets the WAL grow."""
+    connection.execute("BEGIN").close()
+    try:
+        yield
+    finally:
+        connection.execute("COMMIT").close()
+
+
+def problems(connection: Connection) -> list[str]:
+    """What SQLite finds wrong in a file: its structure, its indexes, references that lead nowhere."""
+    rows = connection.execute("PRAGMA integrity_check(10)").fetchall()
+    found = [str(row[0]) for row in rows if row[0] != "ok"]
+    rows = connection.execute("PRAGMA foreign_key_check").fetchall()
+    return found + [f"a row of {table} refers to {parent}, where it is not" for table, _, parent, _ in rows]
 
 
 def one_value(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> Any:

@@ -11,9 +11,8 @@ from ulid import ULID
 from forge.home import Home, SessionPaths
 from forge.registry import Connection, Registry, State, cleanup, edits
 from forge.retention import folders
+from forge.retention.tidy import SETTLED_SECONDS
 
-SETTLED_SECONDS = 3600.0
-"""A younger folder may belong to a session that another process is just making."""
 _ACTOR = "reconcile"
 
 

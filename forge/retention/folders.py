@@ -146,7 +146,6 @@ def move(source: Path, target: Path) -> None:
     """Rename a session's folder between `sessions/` and `trash/`, durably on both sides."""
     check_move(source, target)
     durable.move(source, target)
-    durable.sync_folder(source.parent)
 
 
 def remove(folder: Path) -> int:
@@ -156,7 +155,9 @@ def remove(folder: Path) -> int:
     """
     freed = measure(folder).freed
     for name in sorted(entry.name for entry in _entries(folder) if entry.name != MARKER):
-        durable.remove_tree(folder / name)
+        durable.discard_tree(folder / name)
+    # The disk may carry out in any order what lies between two syncs.
+    durable.sync_folder(folder)
     durable.remove_tree(folder)
     return freed
 

@@ -16,9 +16,10 @@ from forge import locks
 from forge.errors import ForgeError
 from forge.home import Home
 from forge.registry import Registry, TrashRow, cleanup
-from forge.retention import adopt, folders
+from forge.retention import adopt, folders, tidy
 
 ACTOR = "reconcile"
+_PUT_BACK = "put it back from a copy, or move the session to the trash."
 
 
 @dataclass
@@ -79,7 +80,9 @@ def repair(home: Home, registry: Registry, now: float) -> Reconciled:
             if name := adopt.adopt(registry, home, place, now):
                 result.repaired.append(f"{_below(home, place.root)} was unknown and is now session {name}")
     for session_id in sorted(states.keys() - present - trashed.keys()):
-        _tell_missing(home, registry, session_id, now, result)
+        message = missing_folder(home, session_id)
+        _tell_missing(registry, session_id, message, now, result)
+    _tidy(home, registry, now, result)
     return result
 
 
@@ -112,9 +115,34 @@ def _settle(home: Home, registry: Registry, row: TrashRow, now: float, result: R
         result.repaired.append(f"{row.name} is deleted, as was begun")
 
 
-def _tell_missing(home: Home, registry: Registry, session_id: str, now: float, result: Reconciled) -> None:
-    root = home.session(session_id).root
-    message = f"its folder {root} is gone; put it back from a copy, or move the session to the trash."
+def missing_folder(home: Home, session_id: str) -> str:
+    """What is said of a session whose folder is gone."""
+    return f"its folder {home.session(session_id).root} is gone; {_PUT_BACK}"
+
+
+def missing_model(home: Home, session_id: str, name: str, path: str) -> str:
+    """What is said of a model whose folder is gone."""
+    return f"its model {name} in {home.session(session_id).root / path} is gone; {_PUT_BACK}"
+
+
+def _tidy(home: Home, registry: Registry, now: float, result: Reconciled) -> None:
+    """Remove what dead owners left half done, and tell what is gone."""
+    with _telling(result, str(home.root)):
+        result.repaired += tidy.home_files(home, now)
+    for session_id, known in tidy.known(registry.fetch).items():
+        paths = home.session(session_id)
+        if not folders.is_id(session_id) or not folders.is_there(paths.root):
+            continue
+        with _telling(result, session_id):
+            folders.check(paths.root)
+            result.repaired += tidy.session_files(registry, paths, session_id, known)
+            for name, path in known.models.values():
+                if not (paths.root / path).exists():
+                    message = missing_model(home, session_id, name, path)
+                    _tell_missing(registry, session_id, message, now, result)
+
+
+def _tell_missing(registry: Registry, session_id: str, message: str, now: float, result: Reconciled) -> None:
     if registry.write(lambda c: cleanup.mark_missing(c, session_id, message, now)):
         result.problems.append(f"{session_id}: {message}")
 

@@ -58,7 +58,7 @@ def test_a_move_syncs_where_it_arrives(tmp_path: Path, synced: list[str]) -> Non
     (tmp_path / "file").write_text("x")
     durable.move(tmp_path / "file", tmp_path / "to" / "file")
     assert (tmp_path / "to" / "file").read_text() == "x"
-    assert synced == ["to"]
+    assert synced == ["to", tmp_path.name]
 
 
 def test_a_replaced_file_is_the_old_one_or_the_new_one(

@@ -17,6 +17,7 @@ from forge import durable
 from forge.engine import checkpoint as checkpoints
 from forge.engine.checkpoint import DamagedError, Meta
 from forge.errors import CheckpointError
+from forge.retention import steps
 
 META = Meta({"loss": 7, "val": 5}, {"threads": 2, "device": "cpu"}, 12.5)
 
@@ -76,7 +77,7 @@ def test_the_weights_have_a_file_that_others_can_read(folder: Path) -> None:
 def test_nothing_is_nothing(tmp_path: Path) -> None:
     assert checkpoints.load_latest(tmp_path / "none", unexpected) is None
     assert checkpoints.newest_runtime(tmp_path / "none") is None
-    assert checkpoints.remove_leftovers(tmp_path / "none") == 0
+    assert steps.remove_leftovers(tmp_path / "none") == 0
 
 
 @pytest.mark.parametrize("name", ["manifest.json", *checkpoints.FILES])
@@ -205,7 +206,7 @@ def test_a_damaged_one_is_set_aside_and_never_counted_again(folder: Path) -> Non
     assert newest(folder) == (5, [])
     checkpoints.save(folder, 7, state(7), META)
     assert checkpoints.rotate(folder, 2) == []
-    assert checkpoints.steps_in(folder) == [7, 5]
+    assert steps.steps_in(folder) == [7, 5]
     assert [e.name[-13:] for e in folder.iterdir() if e.name.startswith("damaged-")] == ["step-00000010"]
 
 
@@ -233,7 +234,7 @@ def test_a_newer_format_is_not_skipped_but_named(folder: Path) -> None:
     rewrite(folder, lambda body: body.update(format=2))
     with pytest.raises(CheckpointError, match="format 2, this Forge reads 1"):
         checkpoints.load_latest(folder, unexpected)
-    assert checkpoints.steps_in(folder) == [10, 5]
+    assert steps.steps_in(folder) == [10, 5]
 
 
 def test_the_runtime_is_read_without_the_state(folder: Path) -> None:
@@ -252,7 +253,7 @@ def test_rotation_keeps_the_newest_and_never_fewer_than_two(
     for step in (1, 2, 3, 4):
         checkpoints.save(tmp_path, step, state(step), META)
     gone = checkpoints.rotate(tmp_path, keep)
-    assert checkpoints.steps_in(tmp_path) == left
+    assert steps.steps_in(tmp_path) == left
     assert sorted(gone + left) == [1, 2, 3, 4]
 
 
@@ -261,7 +262,7 @@ def test_half_deleted_ones_are_not_counted_as_kept(tmp_path: Path) -> None:
         checkpoints.save(tmp_path, step, state(step), META)
     (tmp_path / "step-00000003" / "manifest.json").unlink()
     assert checkpoints.rotate(tmp_path, 2) == [3, 1]
-    assert checkpoints.steps_in(tmp_path) == [4, 2]
+    assert steps.steps_in(tmp_path) == [4, 2]
 
 
 def test_rotation_never_reaches_through_a_link(tmp_path: Path) -> None:
@@ -271,9 +272,9 @@ def test_rotation_never_reaches_through_a_link(tmp_path: Path) -> None:
     (folder / "step-00000001").rename(outside)
     (folder / "step-00000001").symlink_to(outside)
     (folder / "step-00000002").write_text("a file of that name")
-    assert checkpoints.finished_steps(folder) == [4, 3]
+    assert steps.finished_steps(folder) == [4, 3]
     assert checkpoints.rotate(folder, 2) == [2, 1]
-    assert checkpoints.steps_in(folder) == [4, 3]
+    assert steps.steps_in(folder) == [4, 3]
     assert (outside / "manifest.json").exists()
 
 
@@ -361,12 +362,12 @@ def test_a_power_cut_at_any_effect_leaves_a_whole_checkpoint(tmp_path: Path) -> 
                     done = True
                 except PowerCutError:
                     done = False
-        checkpoints.remove_leftovers(folder)
+        steps.remove_leftovers(folder)
         found, skipped = newest(folder)
         assert found in (3, 4)
         assert skipped == []
         assert not any(".tmp-" in entry.name for entry in folder.iterdir())
-        assert len(checkpoints.steps_in(folder)) >= 2
+        assert len(steps.steps_in(folder)) >= 2
         seen.add(found)
         if done:
             break

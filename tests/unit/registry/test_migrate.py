@@ -144,7 +144,7 @@ def test_without_room_for_a_backup_nothing_changes(tmp_path: Path, monkeypatch: 
     def full(_: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("forge.registry.migrate._sync_file", full)
+    monkeypatch.setattr("forge.durable.sync_file", full)
     with pytest.raises(RegistryError, match=r"backup.*No space left.*Nothing was changed"):
         ensure(path, NEW)
     assert digest(path) == before

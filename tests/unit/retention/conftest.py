@@ -104,7 +104,11 @@ class World:
             ).close()
 
         self.registry.write(rows)
-        self.folder(id, size)
+        root = self.folder(id, size)
+        if checkpoint:
+            folder = root / "checkpoints" / "pretrain" / "step-00000004"
+            folder.mkdir(parents=True)
+            (folder / "manifest.json").write_bytes(b"{}")
         return id
 
     def folder(self, id: str, size: int = 100, parent: Path | None = None) -> Path:
@@ -204,56 +208,33 @@ FAULTS: dict[str, Callable[[], BaseException]] = {
 
 @contextmanager
 def failing(at: int, fault: str) -> Iterator[Effects]:
-    """Strike at the n-th rename, unlink, rmdir, fsync or commit inside the block."""
+    """Strike at the n-th effect inside the block."""
     effects = Effects(at, FAULTS[fault])
-    patch = pytest.MonkeyPatch()
 
-    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            effects.next()
-            return real(*args, **kwargs)
+    def watch(kind: durable.Kind, do: Callable[[], Any], *subject: Any) -> Any:
+        effects.next()
+        return do()
 
-        return call
-
-    @contextmanager
-    def transaction(connection: Connection) -> Iterator[Connection]:
-        with sqlite.transaction(connection):
-            yield connection
-            effects.next()
-
-    for name in ("rename", "unlink", "rmdir"):
-        patch.setattr(os, name, counted(getattr(os, name)))
-    patch.setattr(durable, "sync", counted(durable.sync))
-    patch.setattr("forge.registry.registry.transaction", transaction)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(durable, "watcher", watch)
         yield effects
-    finally:
-        patch.undo()
 
 
 @contextmanager
 def traced() -> Iterator[list[str]]:
     """What reaches the disk inside the block, in order: commits, and the names that are synced."""
     order: list[str] = []
-    patch = pytest.MonkeyPatch()
-    real = durable.sync
 
-    def sync(descriptor: int) -> None:
-        order.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
-        real(descriptor)
+    def watch(kind: durable.Kind, do: Callable[[], Any], *subject: Any) -> Any:
+        if kind == "sync":
+            order.append(Path(f"/proc/self/fd/{subject[0]}").readlink().name)
+        elif kind == "commit":
+            order.append("COMMIT")
+        return do()
 
-    @contextmanager
-    def transaction(connection: Connection) -> Iterator[Connection]:
-        with sqlite.transaction(connection):
-            yield connection
-        order.append("COMMIT")
-
-    patch.setattr(durable, "sync", sync)
-    patch.setattr("forge.registry.registry.transaction", transaction)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(durable, "watcher", watch)
         yield order
-    finally:
-        patch.undo()
 
 
 def _model_id(number: int) -> str:

@@ -15,7 +15,17 @@ from forge import locks
 from forge.errors import ForgeError, NotFoundError
 from forge.home import Home
 from forge.registry import State, cleanup, edits
-from forge.retention import Outcome, Plan, SessionCleanupPolicy, Verdict, execute, plan, undo, undo_all
+from forge.retention import (
+    Outcome,
+    Plan,
+    SessionCleanupPolicy,
+    Verdict,
+    execute,
+    plan,
+    reconcile,
+    undo,
+    undo_all,
+)
 from tests.unit.retention.conftest import ENDED, NOW, World, names, session_id, tree
 
 POLICY = SessionCleanupPolicy(max_sessions_retained=None, max_age_days=30)
@@ -114,6 +124,8 @@ def test_what_changed_since_the_plan_stays(world: World, change: str, why: str) 
     with ExitStack() as held:
         if change in changes:
             changes[change]()
+            # What is on disk is recorded first, by whoever looks.
+            reconcile(world.home, world.registry, NOW)
         elif change == "exported":
             held.enter_context(locks.hold(root, shared=True))
         else:

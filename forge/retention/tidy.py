@@ -1,0 +1,139 @@
+"""What a dead owner left half done in the folder of its session, and in the home: removed, and said.
+
+Only where nobody is at work: a session's folder while its lease is ours, the home's own files while no other
+process makes or cleans up anything. A second time finds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from forge import durable, locks
+from forge.home import SCRATCH, Home, SessionPaths
+from forge.registry import Connection, Query, Registry, State, cleanup
+from forge.registry.migrate import leftovers
+from forge.retention import folders, orphans, steps
+
+T = TypeVar("T")
+SETTLED_SECONDS = 3600.0
+"""What is younger may belong to a session that another process is just making."""
+_GIVEN_UP = frozenset({State.RUNNING, State.PAUSED, State.STOPPED, State.INTERRUPTED, State.FAILED})
+
+
+@dataclass
+class Known:
+    """What the registry says of a session's files."""
+
+    phases: dict[str, State] = field(default_factory=dict)
+    checkpoints: set[tuple[str, int]] = field(default_factory=set)
+    """Phase and step."""
+    models: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By id: name, and path below the session's folder."""
+
+
+class Fetch(Protocol):
+    """All rows of a query, from a registry or one connection."""
+
+    def __call__(self, query: Query[T], /) -> list[T]: ...
+
+
+def known(fetch: Fetch, session_id: str | None = None) -> dict[str, Known]:
+    """What the registry says of one session's files, or of all: three queries, however many there are."""
+    found: dict[str, Known] = {}
+    for session, phase, state in fetch(cleanup.recorded_phases(session_id)):
+        found.setdefault(session, Known()).phases[phase] = state
+    for session, phase, step in fetch(cleanup.recorded_checkpoints(session_id)):
+        found.setdefault(session, Known()).checkpoints.add((phase, step))
+    for session, model, name, path in fetch(cleanup.recorded_models(session_id)):
+        found.setdefault(session, Known()).models[model] = (name, path)
+    return found
+
+
+def session_files(registry: Registry, paths: SessionPaths, session_id: str, says: Known) -> list[str]:
+    """Remove what was given up half done, and match the records of checkpoints; what was done."""
+    if not garbage(paths, says) and not _apart(paths, says):
+        return []
+    with locks.hold(paths.lease) as mine:
+        if not mine:
+            return []
+        # Asked again: whoever had the lease until now may have done all of it.
+        says = known(registry.fetch, session_id).get(session_id, Known())
+        left = garbage(paths, says)
+        for path in left:
+            _remove(path)
+        done = [f"{path.relative_to(paths.root.parent)} was half done and is deleted" for path in left]
+        if _apart(paths, says):
+            gone = registry.write(lambda c: _match(c, paths, session_id, says.phases))
+            done.append(f"the records of the checkpoints of {paths.root.name} are those of its files again")
+            done += [
+                f"checkpoint {which} of {paths.root.name} is gone, and now its record is too"
+                for which in gone
+            ]
+        return done
+
+
+def home_files(home: Home, now: float) -> list[str]:
+    """Remove half-made databases, sessions and caches; for who is alone in the home."""
+    left = leftovers(home.registry) + half_made(home, now)
+    for path in left:
+        durable.discard_tree(path)
+    for path in half_cached(home):
+        with locks.hold(cache_lock(home, path)) as mine:
+            if mine:
+                durable.discard_tree(path)
+                left.append(path)
+    return [f"{path.relative_to(home.root)} was half done and is deleted" for path in left]
+
+
+def garbage(paths: SessionPaths, says: Known) -> list[Path]:
+    """What was given up half done in a session's folder, if nobody is at work there."""
+    left = leftovers(paths.metrics)
+    checkpoints = paths.root / "checkpoints"
+    if checkpoints.is_dir():
+        left += [path for folder in sorted(checkpoints.iterdir()) for path in steps.leftovers(folder)]
+    given_up = {phase for phase, state in says.phases.items() if state in _GIVEN_UP}
+    return left + orphans.found(paths.root, says.models, given_up)
+
+
+def cache_lock(home: Home, path: Path) -> Path:
+    """What its writer holds as long as it is at work on a half-written text."""
+    return home.cache / f"{path.name.removeprefix('.').partition('.tmp-')[0]}.lock"
+
+
+def half_made(home: Home, now: float) -> list[Path]:
+    """Folders of sessions that were given up while they were made; a young one may be at it still."""
+    return sorted(
+        entry
+        for entry in home.sessions.glob(f"*{SCRATCH}")
+        if folders.is_id(entry.name.removesuffix(SCRATCH)) and now - entry.lstat().st_mtime >= SETTLED_SECONDS
+    )
+
+
+def half_cached(home: Home) -> list[Path]:
+    """Prepared texts that were given up half written, or are being written."""
+    return sorted(home.cache.glob(".*.tmp-*")) if home.cache.is_dir() else []
+
+
+def _remove(path: Path) -> None:
+    if path.parent.name == "models":
+        orphans.remove(path)
+    else:
+        durable.discard_tree(path)
+
+
+def _apart(paths: SessionPaths, says: Known) -> bool:
+    present = {
+        (phase, step) for phase in says.phases for step in steps.finished_steps(paths.checkpoints(phase))
+    }
+    return present != says.checkpoints
+
+
+def _match(c: Connection, paths: SessionPaths, session_id: str, phases: Mapping[str, State]) -> list[str]:
+    gone = []
+    for phase in phases:
+        lost = steps.match_records(c, session_id, phase, paths.root, paths.checkpoints(phase))
+        gone += [f"{phase} {step}" for step in lost]
+    return gone
