@@ -403,6 +403,33 @@ def validate(
     )
 
 
+@app.command(
+    epilog="""\b
+examples:
+  forge audit
+  forge audit --json > audit.json
+  forge audit --repair
+
+Every checkpoint and model is read and compared with its hash, every log is looked through for steps that
+are missing, and folders and records are compared with each other. Live sessions may go on meanwhile.
+Exit code 0: nothing is wrong; 1: something is, and the table says what.
+"""
+)
+@ends
+def audit(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="First finish what a crash left half done.")
+    ] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    home: Home = None,
+) -> int:
+    """Look whether everything in the home is as it was promised to be; changes nothing."""
+    from forge.cli import audit as command
+
+    return command.audit(home, json=json, quiet=quiet, repair=repair)
+
+
 app.command(epilog=CLEAN_EXAMPLES)(clean)
 for command, examples in LABEL_COMMANDS.items():
     app.command(epilog=examples)(command)

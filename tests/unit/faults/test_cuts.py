@@ -1,0 +1,40 @@
+"""The power is cut at every effect of every operation; and every single fsync is needed.
+
+Because a killed process keeps its page cache, `kill -9` proves nothing about the order of fsyncs. Here a cut
+drops what was not fsynced, in the ways that POSIX allows.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.faults.conftest import Bench
+from tests.unit.faults.operations import OPERATIONS, Operation
+
+NOT_NEEDED = {("create", 1): "the registry that is made next syncs the same folder; `refill` makes none"}
+"""By operation and number: fsyncs that another one covers there, and that are needed elsewhere."""
+each = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+
+
+@each
+def test_a_cut_at_any_effect(operation: Operation, bench: Bench) -> None:
+    disk = bench.record(operation)
+    for image in disk.images.values():
+        wrong = bench.after_a_cut(operation, image)
+        done = disk.effects[: image.at - 1][-3:]
+        assert wrong == [], f"cut at effect {image.at}, {image.kind}, after {done}"
+    for image in disk.final:
+        assert bench.after_its_end(operation, image) == [], f"cut after its end, {image.kind}"
+    print(f"{operation.name}: {len(disk.effects)} effects, {len(disk.images)} images")
+
+
+@each
+def test_without_any_one_fsync_a_cut_is_noticed(operation: Operation, bench: Bench) -> None:
+    syncs = bench.record(operation).syncs
+    for number, what in enumerate(syncs, 1):
+        disk = bench.record(operation, skip=number)
+        noticed = any(bench.after_its_end(operation, image) for image in disk.final) or any(
+            bench.after_a_cut(operation, image) for image in disk.images.values()
+        )
+        expected = (operation.name, number) not in NOT_NEEDED
+        assert noticed is expected, f"fsync {number} of {len(syncs)}, of {what}, is {'not ' * expected}needed"
