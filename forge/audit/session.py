@@ -102,7 +102,7 @@ def _check_model(paths: SessionPaths, session: SessionRow, row: ModelRow, result
     try:
         store.verify(folder)
         found = sum(entry.stat().st_size for entry in folder.iterdir())
-    except (CheckpointError, OSError) as error:
+    except store.UNREADABLE as error:
         result.add(Kind.MODEL, where, error, _COPY)
         return
     _check_bytes(where, found, row.bytes, result)

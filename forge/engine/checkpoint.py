@@ -160,9 +160,7 @@ def verify(path: Path) -> Meta:
             _verify_file(path / name, manifest["files"][name])
         document = json.loads(_read(path / TREE, most=int(manifest["files"][TREE]["bytes"])))
         _check_step(path, manifest, document)
-        there = set(read_header(path / REST)) | {
-            _WEIGHTS_AT + name for name in read_header(path / WEIGHTS)
-        }
+        there = set(read_header(path / REST)) | {_WEIGHTS_AT + name for name in read_header(path / WEIGHTS)}
         if lacking := sorted(set(references(document["tree"])) - there):
             raise ValueError(f"the tensor {lacking[0]} is missing")
         return _meta(manifest)
