@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -301,7 +301,7 @@ def test_room_is_asked_for_with_the_true_size_before_anything_is_written(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-EFFECTS = ("write_file", "sync_folder", "make_folder", "move", "remove_tree")
+EFFECTS = ("write_file", "sync_folder", "make_folder", "make_scratch", "move")
 
 
 def test_the_manifest_is_last_and_every_name_is_durable_before_the_rename(
@@ -322,58 +322,6 @@ def test_the_manifest_is_last_and_every_name_is_durable_before_the_rename(
     written = [f"write_file {name}" for name in (*checkpoints.FILES, "manifest.json")]
     ends = ["sync_folder step-00000001", "move step-00000001", "sync_folder new"]
     assert order[-7:] == [*written, *ends]
-
-
-class PowerCutError(BaseException):
-    """The process is gone: nothing that follows happens."""
-
-
-def cut_at(monkeypatch: pytest.MonkeyPatch, number: int) -> Iterator[None]:
-    """Cut the power in place of the `number`-th effect, and of all that follow."""
-    seen = 0
-
-    def counted(real: Callable[..., None]) -> Callable[..., None]:
-        def effect(*arguments: Any) -> None:
-            nonlocal seen
-            seen += 1
-            if seen >= number:
-                raise PowerCutError
-            real(*arguments)
-
-        return effect
-
-    for name in EFFECTS:
-        monkeypatch.setattr(durable, name, counted(getattr(durable, name)))
-    yield
-    monkeypatch.undo()
-
-
-def test_a_power_cut_at_any_effect_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
-    seen: set[float] = set()
-    for number in range(1, 100):
-        folder = tmp_path / str(number)
-        for step in (1, 2, 3):
-            checkpoints.save(folder, step, state(step), META)
-        with pytest.MonkeyPatch.context() as patch:
-            for _ in cut_at(patch, number):
-                try:
-                    checkpoints.save(folder, 4, state(4), META)
-                    checkpoints.rotate(folder, 2)
-                    done = True
-                except PowerCutError:
-                    done = False
-        steps.remove_leftovers(folder)
-        found, skipped = newest(folder)
-        assert found in (3, 4)
-        assert skipped == []
-        assert not any(".tmp-" in entry.name for entry in folder.iterdir())
-        assert len(steps.steps_in(folder)) >= 2
-        seen.add(found)
-        if done:
-            break
-    else:
-        pytest.fail("it never ended")
-    assert (found, seen) == (4, {3, 4})
 
 
 def test_a_disk_that_refuses_at_any_effect_leaves_what_was_there(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -584,14 +585,14 @@ def test_a_log_that_cannot_be_written_holds_the_checkpoint_back(
 def test_an_old_checkpoint_that_cannot_be_deleted_stops_nothing(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = durable.remove_tree
+    real = durable.retire_tree
 
-    def remove_tree(path: Any) -> None:
+    def retire_tree(path: Path, name: str) -> None:
         if path.name == "step-00000004":
             raise PermissionError(13, "Permission denied", str(path))
-        real(path)
+        real(path, name)
 
-    monkeypatch.setattr(durable, "remove_tree", remove_tree)
+    monkeypatch.setattr(durable, "retire_tree", retire_tree)
     with rig.attempt() as ctx:
         drive(ctx, Counting())
     assert rig.events("rotate")[0].startswith("an old checkpoint could not be deleted: Permission denied (")
