@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from forge import durable, locks
-from forge.home import SCRATCH, Home, SessionPaths
+from forge.home import MARKER, SCRATCH, Home, SessionPaths
 from forge.registry import Connection, Query, Registry, State, cleanup
 from forge.registry.migrate import leftovers
 from forge.retention import folders, orphans, steps
@@ -108,7 +108,10 @@ def half_made(home: Home, now: float) -> list[Path]:
     return sorted(
         entry
         for entry in home.sessions.glob(f"*{SCRATCH}")
-        if folders.is_id(entry.name.removesuffix(SCRATCH)) and now - entry.lstat().st_mtime >= SETTLED_SECONDS
+        if folders.is_id(entry.name.removesuffix(SCRATCH))
+        and now - entry.lstat().st_mtime >= SETTLED_SECONDS
+        # A person may have named a copy so; what is in it is not ours to delete.
+        and {below.name for below in entry.iterdir()} <= {MARKER}
     )
 
 

@@ -118,7 +118,7 @@ def saving(home: Home) -> Iterator[Act]:
             for step in range(found.step, DONE):
                 ctx.log(step + 1, loss=counting.sums.add(ctx), total=counting.sums.total)
             state = {"state": counting.sums.state_dict(), "generators": ctx.rng.state_dict()}
-            yield lambda: keeper.save(DONE, state, 1.0)
+            yield lambda: keeper.save(DONE, state, 1.0, scheduled=True)
     finally:
         engine.shutdown()
 

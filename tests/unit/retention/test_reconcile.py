@@ -152,7 +152,7 @@ def test_a_session_that_is_just_being_made_is_left_alone(world: World) -> None:
 
 
 def test_what_is_not_a_session_is_left_alone(world: World) -> None:
-    for name in ("notes", "..data", session_id(1).lower(), session_id(2) + ".tmp"):
+    for name in ("notes", "..data", session_id(1).lower(), session_id(2) + ".old"):
         (world.home.sessions / name).mkdir()
         (world.home.trash / name).mkdir()
     before = tree(world.home.root / "sessions"), tree(world.home.trash)
