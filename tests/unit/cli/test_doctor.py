@@ -26,7 +26,20 @@ def test_what_is_found(forge: Forge, home: Home) -> None:
     assert found["home"]["found"] == str(home.root)
     assert found["registry"]["found"].endswith("1 sessions, 0 live")
     assert found["torch"]["found"].startswith(sys.modules["torch"].__version__)
-    assert {"python", "machine", "cuda", "file system", "disk", "tokenizers", "terminal"} <= set(found)
+    assert {
+        "python",
+        "machine",
+        "cuda",
+        "file system",
+        "disk",
+        "tokenizers",
+        "terminal",
+        "locale",
+        "tmux",
+        "logout",
+        "nvml",
+        "gpu",
+    } <= set(found)
     assert forge("doctor").out.endswith("nothing is wrong\n")
 
 
@@ -45,6 +58,13 @@ def test_a_home_that_cannot_be_written(home: Home, monkeypatch: pytest.MonkeyPat
 def test_a_home_on_the_network(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "filesystem_type", lambda _: "nfs4")
     assert {f.what: f.state for f in doctor.home_folder(home)}["file system"] == "wrong"
+
+
+def test_a_home_in_memory_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "filesystem_type", lambda _: "tmpfs")
+    finding = {f.what: f for f in doctor.home_folder(home)}["file system"]
+    assert finding.state == "note"
+    assert "gone after a restart" in finding.found
 
 
 @pytest.mark.parametrize(("free", "state"), [(1e7, "wrong"), (1e9, "note"), (1e11, "ok")])
