@@ -1,4 +1,4 @@
-"""What the `25m` model does on a GPU, as one JSON; needs torch, NumPy, pydantic and PyYAML only.
+"""What the plain 25 M model does on a GPU, as one JSON; needs torch, NumPy, pydantic and PyYAML only.
 
     python -m benchmarks.gpu                          # an H100 or H200
     python -m benchmarks.gpu --device cpu --smoke     # the same code on sizes a laptop can take
@@ -193,7 +193,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
             "data.seq_len=64",
         ]
         return Plan(device, load_config("tiny", small), (4,), (4,), 1, 2, 2, deadline)
-    config = load_config("25m")
+    config = load_config("25m-plain", ["model.qk_norm=true"])
     return Plan(device, config, tuple(arguments.batches), (128, 32), 5, 7, 15, deadline)
 
 

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from forge.config.models import PHASE_NAMES, ForgeTrainingConfig, PipelineConfig, TrainingConfig
+from forge.config.models import (
+    PHASE_NAMES,
+    ForgeTrainingConfig,
+    ModelConfig,
+    PipelineConfig,
+    TrainingConfig,
+)
 
 Problem = tuple[str, str]
 
@@ -16,6 +22,7 @@ def contradictions(config: PipelineConfig) -> list[Problem]:
     """Every contradiction as (place, sentence); empty when the configuration can run."""
     return [
         *_model_problems(config),
+        *_cognate_problems(config),
         *_training_problems("pretrain", config.pretrain, config),
         *_training_problems("forging", config.forging, config),
         *_forging_problems(config.forging),
@@ -26,14 +33,30 @@ def contradictions(config: PipelineConfig) -> list[Problem]:
 def parameter_count(config: PipelineConfig) -> int:
     """Parameters of the decoder, embeddings included (tied with the head, so counted once)."""
     m = config.model
-    attention = 4 * m.d_model * m.d_model
+    attention = 4 * m.d_model * m.d_model + m.persistent_tokens * m.d_model
     feed_forward = 3 * m.d_model * m.d_ff
     norms = 2 * m.d_model
     if m.qk_norm:
         norms += 2 * (m.d_model // m.n_heads)
     if m.sub_norm:
         norms += m.d_model + m.d_ff
-    return m.vocab_size * m.d_model + m.n_layers * (attention + feed_forward + norms) + m.d_model
+    total = m.vocab_size * m.d_model + m.n_layers * (attention + feed_forward + norms) + m.d_model
+    if m.recursion is not None:
+        total += m.d_model + (m.d_model + 1 if m.recursion.halting else 0)
+    return total + _memory_parameters(m)
+
+
+def _memory_parameters(m: ModelConfig) -> int:
+    """Of all blocks: projections, convolution, rates, first weights, and the two norms of the gate."""
+    memory = m.memory
+    if memory is None:
+        return 0
+    size = m.d_model // memory.n_heads
+    inner = memory.expansion * size
+    weights = size * size if memory.depth == 1 else 2 * size * inner
+    rates = 3 * memory.n_heads * (m.d_model + 1)
+    each = 3 * m.d_model * (m.d_model + memory.conv) + rates + memory.n_heads * weights + 2 * m.d_model
+    return len(range(0, m.n_layers, memory.every)) * each
 
 
 def _model_problems(config: PipelineConfig) -> Iterator[Problem]:
@@ -52,6 +75,28 @@ def _model_problems(config: PipelineConfig) -> Iterator[Problem]:
             "data.test_fraction",
             "dev_fraction and test_fraction together leave less than half for training",
         )
+
+
+def _cognate_problems(config: PipelineConfig) -> Iterator[Problem]:
+    m = config.model
+    if m.document_end is not None and m.document_end >= m.vocab_size:
+        yield "model.document_end", f"token {m.document_end} is outside a vocabulary of {m.vocab_size}"
+    if m.memory is not None:
+        if m.d_model % m.memory.n_heads:
+            yield (
+                "model.memory.n_heads",
+                f"d_model {m.d_model} is not divisible by {m.memory.n_heads} memories",
+            )
+        if m.memory.chunk >= config.data.seq_len:
+            yield (
+                "model.memory.chunk",
+                f"{m.memory.chunk} tokens are a whole sequence of {config.data.seq_len}: no token would ever "
+                "be measured against what the memory has learned",
+            )
+        if m.memory.every > m.n_layers:
+            yield "model.memory.every", f"{m.memory.every} is more than the {m.n_layers} blocks there are"
+    if m.recursion is not None and m.recursion.halting and m.recursion.supervision == 1:
+        yield "model.recursion.halting", "with supervision: 1 there is nothing to stop early; set it to null"
 
 
 def _training_problems(place: str, training: TrainingConfig, config: PipelineConfig) -> Iterator[Problem]:

@@ -20,6 +20,51 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+class MemoryConfig(Settings):
+    """Neural memory beside the attention: a small network whose weights are its state (Titans MAG,
+    arXiv 2501.00663, eq. 8-19 and 26-28)."""
+
+    depth: Literal[1, 2] = 1
+    """Layers of the network: 1 is a matrix, 2 an MLP."""
+    n_heads: int = Field(4, ge=1)
+    """Independent memories of one block; `d_model / n_heads` is the size of their keys and values."""
+    chunk: int = Field(64, ge=1)
+    """Tokens whose surprise is measured against the same weights; 1 is the exact recursion, slowly."""
+    expansion: int = Field(2, ge=1)
+    """Inner width of a memory of depth 2, in head sizes."""
+    conv: int = Field(4, ge=1)
+    """Tokens that the causal depth-wise convolution over queries, keys and values sees."""
+    every: int = Field(1, ge=1)
+    """Every so many blocks have a memory, from the first on."""
+    max_rate: float = Field(1.0, gt=0)
+    """Upper end of the learned step size theta."""
+    max_surprise: float = Field(10.0, gt=0)
+    """Largest norm of one token's surprise (the gradient of its error), so that a memory cannot diverge."""
+
+
+class RecursionConfig(Settings):
+    """One stack of blocks, applied again and again with the input put in anew (TRM, arXiv 2510.04871).
+
+    One supervision step is `cycles` times: `latent_steps` updates of the latent state and one of the answer.
+    """
+
+    cycles: int = Field(1, ge=1)
+    """Recursions in one supervision step; only the last has a gradient."""
+    latent_steps: int = Field(1, ge=1)
+    """Updates of the latent state before each update of the answer."""
+    supervision: int = Field(2, ge=1)
+    """Supervision steps: each has a loss of its own and hands its state on without a gradient."""
+    halting: Literal["ponder", "correctness"] | None = None
+    """How a token learns when to stop: `ponder` weighs each step's loss with the chance to stop there
+    (PonderNet, arXiv 2107.05407), `correctness` predicts whether the answer is right (TRM)."""
+    halting_weight: float = Field(0.01, ge=0)
+    """Share of the halting loss: of the divergence from the prior, or of the binary cross entropy."""
+    halting_prior: float = Field(0.4, gt=0, lt=1)
+    """`ponder`: chance to stop at each step that the geometric prior expects; higher stops earlier."""
+    halt_at: float = Field(0.5, gt=0, lt=1)
+    """Chance at which a token stops: summed over the steps for `ponder`, of one step for `correctness`."""
+
+
 class ModelConfig(Settings):
     """Shape of the causal decoder."""
 
@@ -46,6 +91,15 @@ class ModelConfig(Settings):
     Inserting it after pre-training costs more than the quantisation, so it is there from the start."""
     window: int | None = Field(None, ge=1)
     """Causal sliding window in tokens; null attends to the whole past."""
+    persistent_tokens: int = Field(0, ge=0)
+    """Learned tokens in front of every block's attention, visible from everywhere (Titans, eq. 26)."""
+    document_end: int | None = Field(None, ge=0)
+    """Token that ends a document: what follows sees nothing before it, in attention and memory; null lets
+    a sequence be one document."""
+    memory: MemoryConfig | None = None
+    """Neural memory beside the attention; null is a plain decoder."""
+    recursion: RecursionConfig | None = None
+    """Recursion over the stack; null applies it once."""
 
 
 class DataConfig(Settings):
@@ -111,6 +165,9 @@ class TrainingConfig(Settings):
     """Largest gradient norm; null does not clip."""
     grokfast: GrokfastConfig | None = None
     """Gradient filter; null trains without."""
+    qk_clip: float | None = Field(None, gt=0)
+    """Largest attention logit that the weights may give: what scales queries and keys shrinks after a step
+    that saw a larger one (QK-clip, arXiv 2507.20534); null does not look."""
     eval_every: int = Field(50, ge=1)
     """Steps between two looks at the dev split."""
     eval_tokens: int = Field(16_384, ge=128)

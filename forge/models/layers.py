@@ -77,6 +77,11 @@ def rotary_table(length: int, head_size: int, theta: float) -> tuple[Tensor, Ten
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn queries or keys (B, T, H, D) by their positions; tables are (T, 1, D)."""
+    """Turn queries or keys (B, T, H, D) by their positions; tables are (T, 1, D) or (B, T, 1, D)."""
     first, second = x.chunk(2, dim=-1)
     return (x * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
+
+
+def wide(x: Tensor) -> Tensor:
+    """fp32 where autocast has made it less."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

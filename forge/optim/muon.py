@@ -17,6 +17,10 @@ from torch import Tensor
 class Muon(torch.optim.Muon):
     """`torch.optim.Muon` (original scale rule, Nesterov momentum), batched."""
 
+    iterate_in: torch.dtype | None = None
+    """Type of the Newton-Schulz iterations; none is bf16 on CUDA, as torch does it everywhere, and the
+    gradient's own on the CPU, where bf16 products are slow on most machines."""
+
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One update of every matrix that has a gradient; takes no closure."""
@@ -31,7 +35,7 @@ class Muon(torch.optim.Muon):
             torch._foreach_lerp_(momenta, grads, 1.0 - group["momentum"])
             updates = torch._foreach_lerp(grads, momenta, group["momentum"])
             directions = orthogonalise(
-                list(updates), group["ns_coefficients"], group["ns_steps"], group["eps"]
+                list(updates), group["ns_coefficients"], group["ns_steps"], group["eps"], self.iterate_in
             )
             torch._foreach_mul_(params, 1.0 - group["lr"] * group["weight_decay"])
             scales = [-group["lr"] * math.sqrt(max(1.0, p.shape[0] / p.shape[1])) for p in params]
@@ -47,12 +51,13 @@ class Muon(torch.optim.Muon):
 
 
 def orthogonalise(
-    matrices: Sequence[Tensor], coefficients: tuple[float, float, float], steps: int, eps: float
+    matrices: Sequence[Tensor],
+    coefficients: tuple[float, float, float],
+    steps: int,
+    eps: float,
+    dtype: torch.dtype | None = None,
 ) -> list[Tensor]:
-    """The zeroth power of each matrix, by `steps` quintic Newton-Schulz iterations.
-
-    In bf16 on CUDA as torch does; in fp32 on the CPU, where bf16 products are slow on most machines.
-    """
+    """The zeroth power of each matrix, by `steps` quintic Newton-Schulz steps in `dtype` (see `Muon`)."""
     result: list[Tensor] = list(matrices)
     stacks: dict[torch.Size, list[int]] = {}
     for i, matrix in enumerate(matrices):
@@ -60,7 +65,8 @@ def orthogonalise(
     for (rows, columns), indices in stacks.items():
         stack = torch.stack([matrices[i] for i in indices])  # (N, rows, columns)
         tall = rows > columns
-        solved = _newton_schulz(stack.mT if tall else stack, coefficients, steps, eps)
+        iterated = stack.to(dtype or (torch.bfloat16 if stack.is_cuda else stack.dtype))
+        solved = _newton_schulz(iterated.mT if tall else iterated, coefficients, steps, eps)
         # Contiguous, so that the update of the weights is one kernel too.
         solved = (solved.mT if tall else solved).to(stack.dtype).contiguous()
         for i, matrix in zip(indices, solved.unbind(), strict=True):
@@ -68,9 +74,9 @@ def orthogonalise(
     return result
 
 
-def _newton_schulz(wide: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+def _newton_schulz(x: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+    """Of wide matrices (N, rows, columns), rows <= columns."""
     a, b, c = coefficients
-    x = wide.to(torch.bfloat16) if wide.is_cuda else wide  # (N, rows, columns), rows <= columns
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)  # spectral norm at most 1
     for _ in range(steps):
         gram = x @ x.mT  # (N, rows, rows)

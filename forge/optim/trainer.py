@@ -6,6 +6,7 @@ memory retries the same batch in smaller pieces, a NaN or infinite loss or gradi
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from forge.errors import OutOfMemoryError
 from forge.models.decoder import Decoder
 from forge.optim.build import build_optimizer
 from forge.optim.grokfast import Grokfast
+from forge.optim.qk_clip import QKClip
 from forge.optim.schedule import lr_ratio, weight_decay_ratio
 
 OnEvent = Callable[[str, str], None]
@@ -50,6 +52,8 @@ class StepResult:
     """The loss or the gradient was NaN or infinite, so nothing was updated."""
     micro_batch: int
     """Sequences in one forward pass."""
+    peak_logit: float | None = None
+    """Largest attention logit before the update; none where `qk_clip` does not look."""
 
 
 class Trainer:
@@ -72,13 +76,14 @@ class Trainer:
         self.model, self.training, self.device, self.precision = model, training, device, precision
         self.optimizers = build_optimizer(model, training, device)
         self.grokfast = Grokfast(training.grokfast) if training.grokfast else None
+        self.qk_clip = QKClip(model, training.qk_clip) if training.qk_clip is not None else None
         self.micro_batch = training.micro_batch
         self.skipped_total = 0
         self.skipped_in_row = 0
         """Without one that was made since; fp16's search for its loss scale is not counted."""
         self._slowness = 1.0
         self._on_event, self._before_step = on_event, before_step
-        self._loss = _compiled(model.loss) if compile else model.loss
+        self._loss = _compiled(model) if compile else model.training_loss
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def train_step(self, step: int, inputs: Tensor, targets: Tensor) -> StepResult:
@@ -91,14 +96,14 @@ class Trainer:
         ratio = lr_ratio(step, self.training) * self._slowness
         self.optimizers.set_lr(ratio)
         self.optimizers.set_weight_decay(weight_decay_ratio(step, self.training))
-        loss, norm = self._gradient(inputs.to(self.device), targets.to(self.device))
+        loss, norm, peak = self._gradient(inputs.to(self.device), targets.to(self.device))
         skipped = not (math.isfinite(loss) and math.isfinite(norm))
         if skipped:
             self._skip(step, loss, norm)
         else:
             self._update()
         lr = self.training.learning_rate * ratio
-        return StepResult(loss, norm, lr, skipped, self.micro_batch)
+        return StepResult(loss, norm, lr, skipped, self.micro_batch, peak)
 
     def slow_down(self, times: int) -> None:
         """See `Recoverable.slow_down`; how often is for whoever calls it to keep."""
@@ -131,9 +136,14 @@ class Trainer:
         self.skipped_total = int(counters["skipped_total"])
         self.skipped_in_row = int(counters["skipped_in_row"])
 
-    def _gradient(self, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
-        """Leave the clipped gradient of the mean loss in `.grad`; return the loss and the gradient's norm."""
-        tried = []
+    def _gradient(self, inputs: Tensor, targets: Tensor) -> tuple[float, float, float | None]:
+        """Leave the clipped gradient of the mean loss in `.grad`.
+
+        Returns the loss, the gradient's norm before clipping, and the largest attention logit if watched.
+        """
+        if self.qk_clip:
+            self.qk_clip.watch(True)
+        tried: list[int] = []
         while (total := self._accumulate(inputs, targets)) is None:
             tried.append(self.micro_batch)
             self._shrink(inputs, targets, tried)
@@ -146,9 +156,13 @@ class Trainer:
             torch.nn.utils.clip_grads_with_norm_(
                 self.optimizers.named.values(), self.training.grad_clip, norm
             )
+        figures = [total, norm]
+        if self.qk_clip:
+            self.qk_clip.watch(False)
+            figures.append(self.qk_clip.peak())
         # The one place in a step where the host waits for the device.
-        loss, length = torch.stack((total, norm)).tolist()
-        return loss, length
+        loss, length, *peak = torch.stack(figures).tolist()
+        return loss, length, peak[0] if peak else None
 
     def _accumulate(self, inputs: Tensor, targets: Tensor) -> Tensor | None:
         """Add up the gradients of all micro-batches; None when the memory ran out."""
@@ -228,6 +242,8 @@ class Trainer:
             if self.grokfast:
                 self.grokfast.apply(self.optimizers.named)
             self.optimizers.step()
+            if self.qk_clip:
+                self.qk_clip.clip()
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -254,12 +270,15 @@ class Trainer:
         self._on_event("skipped", f"step {step}: loss {loss:g}, gradient norm {norm:g}; update skipped")
 
 
-def _compiled(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """One static graph; no timing-based choices, which would differ from run to run."""
+def _compiled(model: Decoder) -> Callable[[Tensor, Tensor], Tensor]:
+    """Static graphs; no timing-based choices, which would differ from run to run."""
     # Every model and every micro-batch of a long-lived process is one more version of the same code, and
     # torch gives up at 8.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_GRAPHS)
-    return torch.compile(loss, dynamic=False, fullgraph=True)
+    if model.in_parts:
+        model.compile_parts(functools.partial(torch.compile, dynamic=False, fullgraph=True))
+        return model.training_loss
+    return torch.compile(model.training_loss, dynamic=False, fullgraph=True)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -6,10 +6,12 @@ import copy
 
 import pytest
 import torch
+from torch import Tensor
 
-from forge.config import ModelConfig, TrainingConfig
+from forge.config import GrokfastConfig, MemoryConfig, ModelConfig, RecursionConfig, TrainingConfig
 from forge.models.decoder import Decoder, body_linears
 from forge.optim.build import Optimizers, build_optimizer
+from forge.optim.grokfast import Grokfast
 from forge.optim.muon import Muon, orthogonalise
 
 PICO = ModelConfig(vocab_size=260, d_model=32, n_layers=2, n_heads=2, d_ff=48, max_seq_len=16)
@@ -82,6 +84,95 @@ def test_orthogonalised_singular_values_are_near_one() -> None:
         assert values.min() > 0.5
         assert values.max() < 1.5
     assert not orthogonalise([torch.zeros(4, 8)], COEFFICIENTS, 5, 1e-7)[0].any()
+
+
+def newton_schulz_oracle(matrix: Tensor) -> Tensor:
+    """The iteration acts on singular values alone: five times a s + b s^3 + c s^5, in fp64, by an SVD."""
+    u, s, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
+    s = s / s.norm()  # the Frobenius norm
+    a, b, c = COEFFICIENTS
+    for _ in range(5):
+        s = a * s + b * s**3 + c * s**5
+    solved: Tensor = u * s @ vh
+    return solved.float()
+
+
+@pytest.mark.parametrize("shape", [(32, 96), (96, 32), (24, 24), (1, 7)])
+def test_newton_schulz_in_fp32_is_the_polynomial_of_the_singular_values(shape: tuple[int, int]) -> None:
+    matrices = list(torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)))
+    for matrix, solved in zip(matrices, orthogonalise(matrices, COEFFICIENTS, 5, 1e-7), strict=True):
+        torch.testing.assert_close(solved, newton_schulz_oracle(matrix), rtol=1e-4, atol=2e-5)
+
+
+def test_cubic_newton_schulz_fails_the_oracle() -> None:
+    """The control: the specification's three steps of 1.5 X - 0.5 X X^T X."""
+    matrix = torch.randn(32, 96, generator=torch.Generator().manual_seed(0))
+    x = matrix / matrix.norm()
+    for _ in range(3):
+        x = 1.5 * x - 0.5 * x @ x.T @ x
+    assert torch.linalg.svdvals(x).min() < 0.4
+    assert not torch.allclose(x, newton_schulz_oracle(matrix), atol=0.05)
+
+
+def test_muon_is_torchs_own_on_its_bf16_path() -> None:
+    ours, theirs = pico(), pico()
+    batched = Muon([m.weight for m in body_linears(ours).values()], lr=0.02, momentum=0.9, weight_decay=0.1)
+    batched.iterate_in = torch.bfloat16
+    plain = torch.optim.Muon(
+        [m.weight for m in body_linears(theirs).values()], lr=0.02, momentum=0.9, weight_decay=0.1
+    )
+    for seed in range(4):
+        for model, optimizer in ((ours, batched), (theirs, plain)):
+            set_gradients(model, seed)
+            optimizer.step()
+    for a, b in zip(body_linears(ours).values(), body_linears(theirs).values(), strict=True):
+        torch.testing.assert_close(a.weight, b.weight, rtol=0, atol=1e-7)
+
+
+def test_muon_with_grokfast_is_the_plain_loop() -> None:
+    """g + lamb EMA(g), then momentum with Nesterov, Newton-Schulz, scale, decay: in this order."""
+    model, lr, decay, beta, alpha, lamb = pico(), 0.02, 0.1, 0.9, 0.8, 2.0
+    training = TrainingConfig(
+        optimizer="muon", muon_learning_rate=lr, weight_decay=decay, muon_momentum=beta,
+        grokfast=GrokfastConfig(alpha=alpha, lamb=lamb),
+    )  # fmt: skip
+    assert training.grokfast is not None
+    optimizers, grokfast = build_optimizer(model, training, CPU), Grokfast(training.grokfast)
+    name = "blocks.0.ffn.up.weight"  # 48 x 32
+    weight = optimizers.named[name].detach().clone()
+    average, momentum = None, torch.zeros_like(weight)
+    for seed in range(5):
+        set_gradients(model, seed)
+        gradient = optimizers.named[name].grad
+        assert gradient is not None
+        g = gradient.clone()
+        average = g if average is None else alpha * average + (1 - alpha) * g
+        g = g + lamb * average
+        momentum = beta * momentum + (1 - beta) * g
+        direction = newton_schulz_oracle((1 - beta) * g + beta * momentum)
+        weight = (1 - lr * decay) * weight - lr * (48 / 32) ** 0.5 * direction
+        grokfast.apply(optimizers.named)
+        optimizers.step()
+    torch.testing.assert_close(optimizers.named[name].detach(), weight, rtol=1e-4, atol=1e-5)
+
+
+def test_muon_gets_the_matrices_of_the_memory_and_nothing_else_of_it() -> None:
+    config = PICO.model_copy(
+        update={
+            "memory": MemoryConfig(depth=2, n_heads=2, chunk=4),
+            "recursion": RecursionConfig(halting="ponder"),
+            "persistent_tokens": 2,
+        }
+    )
+    optimizers = build_optimizer(Decoder(config), TrainingConfig(optimizer="muon"), CPU)
+    by_name = groups(optimizers)
+    muon = {
+        name.split("attn.memory.")[1] for name in by_name if "attn.memory" in name and "muon" in by_name[name]
+    }
+    assert muon == {"q.weight", "k.weight", "v.weight"}
+    others = {"halting.bias", "blocks.0.attn.memory.first.0", "blocks.1.attn.memory.rates.weight",
+              "blocks.0.attn.memory.conv.weight", "blocks.0.attn.persistent.weight"}  # fmt: skip
+    assert all(by_name[name] == {"adamw": 3e-3, "decay": 0.0} for name in others)
 
 
 def test_batched_muon_follows_torchs_own() -> None:

@@ -89,6 +89,7 @@ ARMS = [
     pytest.param({"optimizer": "muon"}, id="muon"),
     pytest.param({"optimizer": "adamw", "grokfast": EMA}, id="ema"),
     pytest.param({"optimizer": "muon", "grokfast": MA}, id="muon-ma"),
+    pytest.param({"optimizer": "muon", "grokfast": EMA, "qk_clip": 2.0}, id="muon-ema-clip"),
 ]
 
 
