@@ -82,6 +82,7 @@ class Trainer:
         self.skipped_in_row = 0
         """Without one that was made since; fp16's search for its loss scale is not counted."""
         self._slowness = 1.0
+        self._peak_logit: float | None = None
         self._on_event, self._before_step = on_event, before_step
         self._loss = _compiled(model) if compile else model.training_loss
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
@@ -96,14 +97,14 @@ class Trainer:
         ratio = lr_ratio(step, self.training) * self._slowness
         self.optimizers.set_lr(ratio)
         self.optimizers.set_weight_decay(weight_decay_ratio(step, self.training))
-        loss, norm, peak = self._gradient(inputs.to(self.device), targets.to(self.device))
+        loss, norm = self._gradient(inputs.to(self.device), targets.to(self.device))
         skipped = not (math.isfinite(loss) and math.isfinite(norm))
         if skipped:
             self._skip(step, loss, norm)
         else:
             self._update()
         lr = self.training.learning_rate * ratio
-        return StepResult(loss, norm, lr, skipped, self.micro_batch, peak)
+        return StepResult(loss, norm, lr, skipped, self.micro_batch, self._peak_logit)
 
     def slow_down(self, times: int) -> None:
         """See `Recoverable.slow_down`; how often is for whoever calls it to keep."""
@@ -136,14 +137,11 @@ class Trainer:
         self.skipped_total = int(counters["skipped_total"])
         self.skipped_in_row = int(counters["skipped_in_row"])
 
-    def _gradient(self, inputs: Tensor, targets: Tensor) -> tuple[float, float, float | None]:
-        """Leave the clipped gradient of the mean loss in `.grad`.
-
-        Returns the loss, the gradient's norm before clipping, and the largest attention logit if watched.
-        """
+    def _gradient(self, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+        """Leave the clipped gradient of the mean loss in `.grad`; return the loss and the gradient's norm."""
         if self.qk_clip:
             self.qk_clip.watch(True)
-        tried: list[int] = []
+        tried = []
         while (total := self._accumulate(inputs, targets)) is None:
             tried.append(self.micro_batch)
             self._shrink(inputs, targets, tried)
@@ -161,8 +159,9 @@ class Trainer:
             self.qk_clip.watch(False)
             figures.append(self.qk_clip.peak())
         # The one place in a step where the host waits for the device.
-        loss, length, *peak = torch.stack(figures).tolist()
-        return loss, length, peak[0] if peak else None
+        loss, length, *peaks = torch.stack(figures).tolist()
+        self._peak_logit = peaks[0] if peaks else None
+        return loss, length
 
     def _accumulate(self, inputs: Tensor, targets: Tensor) -> Tensor | None:
         """Add up the gradients of all micro-batches; None when the memory ran out."""
