@@ -387,6 +387,13 @@ def test_marks_belong_to_the_phase_that_is_looked_at() -> None:
     assert [(mark.x, mark.alarm) for mark in marks] == [(100, False), (180, True)]
 
 
+@pytest.mark.parametrize("kind", ["oom", "skipped", "diverged", "disk", "error"])
+def test_all_trouble_stands_on_the_chart(kind: str) -> None:
+    happened = (event("what went wrong", kind=kind, step=180, level="warning"),)
+    (mark,) = curves.loss_chart(snapshot(events=happened)).marks
+    assert (mark.x, mark.alarm) == (180, True)
+
+
 def test_a_report_shows_every_figure() -> None:
     runs = [phase_run(name, report=report) for name, report in REPORTS.items()]
     text = "\n".join(line.plain for line in figures.report_lines(runs, 70))

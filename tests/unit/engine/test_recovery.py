@@ -217,6 +217,22 @@ def test_a_checkpoint_asked_for_among_skips_is_not_gone_back_to(rig: Rig) -> Non
     assert not (rig.paths.checkpoints("pretrain") / "step-00000007").exists()
 
 
+def test_checkpoints_asked_for_do_not_push_out_the_one_to_go_back_to(rig: Rig) -> None:
+    """Two are kept, three are asked for: the scheduled one is kept besides."""
+    held: list[list[int]] = []
+
+    def during(step: int) -> None:
+        if step in (4, 5, 6) and not held:
+            rig.request("checkpoint")
+        if step == 7:
+            held.append(rig.checkpoints())
+
+    with rig.attempt() as ctx:
+        fragile(ctx, from_step(7), during)
+    assert held[0] == [4, 6, 7]
+    assert "back to the checkpoint of step 4" in rig.events("diverged")[0]
+
+
 def test_a_checkpoint_that_is_due_among_skips_waits_for_a_good_update(rig: Rig) -> None:
     with rig.attempt() as ctx:
         fragile(ctx, lambda step, times: step == 3)
