@@ -1,4 +1,4 @@
-"""Out of memory in a hosted run: the batch stays what it was, and each step of it is an event on the chart.
+"""Out of memory in a hosted run: the batch stays what it was, each step of it is an event on the chart."""
 
 from __future__ import annotations
 
