@@ -74,6 +74,21 @@ def test_no_name_note_error_or_event_acts_on_the_terminal(seeded: Seeded, desk: 
     assert harmful(screen.raw) == []
 
 
+def test_no_name_acts_on_the_terminal_while_it_is_cleaned_up(seeded: Seeded, desk: Desk) -> None:
+    screen = desk.open(*FORGE_TUI, "--readonly", env={"FORGE_HOME": str(seeded("hostile").root)})
+    screen.wait_for("STOPPED")
+    screen.press("C")
+    screen.wait_for("newest to keep", "3 sessions", "\\x1b[31mred")
+    # With the cursor on the last row the first rows are gone, and all of them were drawn.
+    screen.press("G")
+    screen.wait_until(lambda: screen.sees("y" * 10), "the last row")
+    screen.press("e", f"{ESC}[200~{RTL}1\x9b{ESC}[201~")
+    screen.wait_for("a whole number, or nothing")
+    screen.press("\x11")
+    assert screen.ended() == 0
+    assert harmful(screen.raw) == []
+
+
 def test_what_is_pasted_into_a_field_acts_on_nothing(seeded: Seeded, desk: Desk) -> None:
     screen = desk.open(*FORGE_TUI, "--readonly", env={"FORGE_HOME": str(seeded("several").root)})
     screen.wait_for("swift-otter-12")
