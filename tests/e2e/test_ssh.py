@@ -20,7 +20,7 @@ from tests.e2e.terminal import PATIENCE, Desk
 from tests.e2e.watch import Watch
 from tests.unit.engine.killing import Outcome, outcome
 
-PRETRAIN, FORGING = 600, 40
+PRETRAIN, FORGING = 600, 50
 
 
 @pytest.fixture
