@@ -32,4 +32,4 @@ def silence(state: State, beat: Heartbeat | None, now: float) -> str | None:
     else:
         limit = max(STEP_SECONDS, STEP_FACTOR * usual)
         what = f"no step for {units.duration(passed)} (usually {units.brief(usual)})"
-    return f"{what}: it hangs, or its machine slept" if passed > limit else None
+    return f"{what}: hung, suspended or asleep" if passed > limit else None

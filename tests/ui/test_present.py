@@ -340,7 +340,7 @@ def test_silence_is_told_only_of_a_run_that_should_step() -> None:
         return "\n".join(line.plain for line in status.pipeline(snapshot(**changes), 120))
 
     assert "no step" not in said()
-    assert "no step for 3 m 01 s (usually 0.2 s): it hangs, or its machine slept" in said(at=NOW + 180)
+    assert "no step for 3 m 01 s (usually 0.2 s): hung, suspended or asleep" in said(at=NOW + 180)
     assert "no step" not in said(at=NOW + 180, session=session(state=State.PAUSED))
     assert "no step" not in said(at=NOW + 180, beat=None)
 

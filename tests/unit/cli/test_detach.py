@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import pexpect
 import psutil
 import pytest
 
@@ -15,7 +16,7 @@ from forge.engine.lease import read_info
 from forge.home import Home
 from forge.locks import is_held
 from forge.registry import State
-from tests.unit.cli.conftest import ENDLESS, Forge, add, held, until
+from tests.unit.cli.conftest import COMMAND, ENDLESS, Forge, add, held, until
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +92,45 @@ def test_a_thread_cannot_be_left_alone(forge: Forge, config: Path) -> None:
     result = forge("run", str(config), "--detach", "--host", "thread")
     assert result.code == 2
     assert "a thread of this program ends with it" in result.err
+
+
+# --- at a terminal ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def watched(home: Home, config: Path) -> Iterator[pexpect.spawn[str]]:
+    """`forge run --host process` of an endless session, on a terminal of its own."""
+    terminal = pexpect.spawn(
+        COMMAND[0],
+        [*COMMAND[1:], "run", str(config), "--name", "first", "--host", "process", *ENDLESS],
+        env={**os.environ, "FORGE_HOME": str(home.root), "TERM": "xterm-256color"},
+        encoding="utf-8",
+        timeout=90,
+    )
+    terminal.expect("first runs in pid [0-9]+, and goes on when this terminal closes")
+    yield terminal
+    terminal.close(force=True)
+
+
+def test_ctrl_c_stops_the_run_that_is_watched(watched: pexpect.spawn[str], forge: Forge) -> None:
+    watched.sendintr()
+    watched.expect("first stopped by SIGTERM, ")
+    watched.expect("go on with: forge resume first")
+    watched.expect(pexpect.EOF)
+    watched.close()
+    assert watched.exitstatus == 130
+    (facts,) = forge("status", "first", "--json").json["sessions"]
+    assert (facts["state"], facts["owner"]) == ("stopped", None)
+
+
+def test_a_terminal_that_closes_ends_the_watching_and_no_run(
+    watched: pexpect.spawn[str], forge: Forge, home: Home
+) -> None:
+    (facts,) = forge("status", "--json").json["sessions"]
+    owner = psutil.Process(int(facts["owner"].split()[1]))
+    assert owner.ppid() == watched.pid
+    watched.close(force=False)
+    assert watched.signalstatus == signal.SIGHUP
+    until(lambda: owner.ppid() != watched.pid, "another parent")
+    assert owner.is_running()
+    assert is_held(next(home.sessions.glob("*/lease")))

@@ -76,7 +76,7 @@ def test_silence_is_told(forge: Forge, home: Home, monkeypatch: pytest.MonkeyPat
         assert forge("status", "--json").json["sessions"][0]["silence"] is None
         now = time.time()
         monkeypatch.setattr("forge.cli.status.time.time", lambda: now + 180)
-        said = "no step for 3 m 00 s (usually 0.2 s): it hangs, or its machine slept"
+        said = "no step for 3 m 00 s (usually 0.2 s): hung, suspended or asleep"
         assert f"\n  {said}\n" in forge("status").out
         assert forge("status", "--json").json["sessions"][0]["silence"] == said
 

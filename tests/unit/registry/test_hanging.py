@@ -25,7 +25,7 @@ def said(age: float, state: State = State.RUNNING, **fields: Any) -> str | None:
 
 
 def test_a_hung_step_is_told_with_what_is_usual() -> None:
-    assert said(180) == "no step for 3 m 00 s (usually 0.2 s): it hangs, or its machine slept"
+    assert said(180) == "no step for 3 m 00 s (usually 0.2 s): hung, suspended or asleep"
 
 
 @pytest.mark.parametrize(
@@ -40,13 +40,13 @@ def test_how_long_is_too_long_depends_on_the_usual_step(speed: float, limit: flo
 def test_the_first_step_may_be_compiled() -> None:
     assert said(FIRST_STEP_SECONDS - 1, steps_per_second=0.0) is None
     late = said(FIRST_STEP_SECONDS + 1, steps_per_second=0.0)
-    assert late == "the first step has taken 10 m 01 s so far: it hangs, or its machine slept"
+    assert late == "the first step has taken 10 m 01 s so far: hung, suspended or asleep"
 
 
 def test_preparing_and_measuring_take_their_time_but_not_for_ever() -> None:
     assert said(OUTSIDE_SECONDS - 1, status="tokenising") is None
     late = said(OUTSIDE_SECONDS + 60, status="tokenising")
-    assert late == "tokenising: no sign of life for 31 m 00 s: it hangs, or its machine slept"
+    assert late == "tokenising: no sign of life for 31 m 00 s: hung, suspended or asleep"
 
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.RUNNING])
