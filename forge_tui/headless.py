@@ -11,6 +11,7 @@ from forge_tui.services.lookup import last_line, progress_line, session_name
 
 if TYPE_CHECKING:
     from forge.home import Home
+    from forge.text import Alert
     from forge_tui.life import Guard
     from forge_tui.ports import EnginePort
     from forge_tui.terminal import Terminal
@@ -41,6 +42,19 @@ def accompany(engine: EnginePort, home: Home, terminal: Terminal, guard: Guard, 
             suspensions = guard.suspensions
             terminal.show(_NOT_SUSPENDED)
     terminal.show(_STOPPING if guard.stop is not None else "\n")
+    if guard.stop is None:
+        terminal.ring(_how_to_call(home), f"{session_name(home, session_id)} ended")
+
+
+def _how_to_call(home: Home) -> Alert:
+    from forge.config import load_settings
+    from forge.errors import ConfigError
+
+    try:
+        return load_settings(home.settings).notify.terminal
+    except ConfigError:
+        # The run's own events say what is wrong with the settings.
+        return "bell"
 
 
 def see_off(home: Home, terminal: Terminal, session_id: str) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from forge import terminal
-from forge.text import clean_lines
+from forge.text import Alert, alert, clean_lines
 
 _CHUNK = 1 << 16
 _STALL_SECONDS = 0.25
@@ -150,6 +150,11 @@ class Terminal:
         if not self.gone and terminal.takes_output(self.fd, _STALL_SECONDS):
             shown = "\r" * over + clean_lines(text)
             self._try_write(shown.encode(self._encoding, "backslashreplace"))
+
+    def ring(self, how: Alert, text: str) -> None:
+        """Call a person who looks elsewhere, if the terminal takes it soon."""
+        if not self.gone and terminal.takes_output(self.fd, _STALL_SECONDS):
+            self._try_write(alert(how, text).encode(self._encoding, "backslashreplace"))
 
     def lead_output(self, log: Path | None) -> None:
         """Where what libraries print goes from now on; none throws it away."""

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import torch
 
 SAFETY_BYTES = 256 * 2**20
-LEAST_BYTES = 2**30
-"""The CUDA context and a small model; with less no run gets anywhere."""
+LEAST_BYTES = 512 * 2**20
+"""The CUDA context and next to nothing; with less no run gets anywhere."""
 MOST_CONTEXT_BYTES = 2 * 2**30
 """No CUDA context is larger; what a card holds beyond that belongs to others."""
 

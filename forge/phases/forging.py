@@ -11,6 +11,7 @@ Without it a gain could be no more than further training.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -196,8 +197,12 @@ def freeze_all_but_body(model: Decoder) -> None:
 
 @torch.no_grad()
 def share_of_zeros(model: Decoder) -> float:
-    """Share of ternary codes of the body that are 0; a Gaussian has 0.31."""
-    codes = [ternary_codes(layer.weight)[0] for layer in body_linears(model).values()]
+    """Share of ternary codes of the body that are 0; a Gaussian has 0.31, weights that diverged have none."""
+    try:
+        codes = [ternary_codes(layer.weight)[0] for layer in body_linears(model).values()]
+    except TrainingError:
+        # The skipped updates tell of it, and `ctx.steps` knows the way back.
+        return math.nan
     return sum(int((c == 0).sum()) for c in codes) / sum(c.numel() for c in codes)
 
 

@@ -194,11 +194,11 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def test_a_card_that_somebody_fills_is_refused_with_who_holds_it(card: Callable[..., None]) -> None:
-    card(0.5, {7: 5.2, 4121: 74.25})
+    card(0.25, {7: 5.2, 4121: 74.25})
     with pytest.raises(OutOfMemoryError) as caught:
         devices.find_device(RuntimeConfig(device="cuda:1"))
     assert str(caught.value) == (
-        "cuda:1 has 0.5 GB free, and a run needs at least 1.1: 79.5 GB of 80.0 GB are taken, by "
+        "cuda:1 has 0.2 GB free, and a run needs at least 0.5: 79.8 GB of 80.0 GB are taken, by "
         "py\\x1bthon (pid 4121, anna) 74.2 GB, pid 7 5.2 GB. Wait until it is free, or take another card: "
         "--device cuda:N."
     )
@@ -220,10 +220,10 @@ def test_a_budget_of_more_than_the_card_takes_what_is_there(card: Callable[..., 
 
 
 def test_a_driver_that_does_not_say_who_is_quoted_so(card: Callable[..., None]) -> None:
-    card(0.5, {})
+    card(0.25, {})
     with pytest.raises(OutOfMemoryError, match=r"are taken; the driver does not say by whom"):
         devices.find_device(RuntimeConfig(device="cuda:0"))
-    card(0.5, {9: None})
+    card(0.25, {9: None})
     with pytest.raises(OutOfMemoryError, match=r"are taken, by pid 9\."):
         devices.find_device(RuntimeConfig(device="cuda:0"))
 

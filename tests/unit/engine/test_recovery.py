@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from forge.contract import Recoverable
+from forge.contract import PhaseContext, Recoverable
 from forge.engine import Engine
 from forge.engine.context import RETRY_SECONDS, EngineContext, PhaseStopped
 from forge.errors import TrainingError
@@ -41,6 +41,13 @@ class Fragile(Sums):
 
     def slow_down(self, times: int) -> None:
         self.times = times
+
+    def add(self, ctx: PhaseContext) -> float:
+        """As optimisers do: the tensor stays, and what is in it changes."""
+        tensor = self.vector
+        drawn = super().add(ctx)
+        self.vector = tensor.copy_(self.vector)
+        return drawn
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "skipped": self.skipped_in_row}
@@ -187,9 +194,25 @@ def test_killed_anywhere_on_the_way_it_ends_the_same(
     assert rig.events("diverged")[-1] == told[-1]
 
 
-@pytest.mark.parametrize("stopped", range(STEPS))
-def test_stopped_anywhere_on_the_way_it_ends_the_same(rig: Rig, tmp_path: Path, stopped: int) -> None:
-    rule = from_step(6, until_slowed=2)
+EARLY, LATE = from_step(2, until_slowed=2), from_step(6, until_slowed=2)
+
+
+def put_off(step: int, times: int) -> bool:
+    """Skips where a checkpoint is due, so that it comes one step later; and diverges after that."""
+    return step == 3 or (step >= 6 and times < 1)
+
+
+@pytest.mark.parametrize(
+    ("rule", "stopped"),
+    [
+        *[(LATE, step) for step in (3, 4, 5, 6, 7, 9)],  # among them checkpoints on the way that is left
+        *[(EARLY, step) for step in (0, 1, 2)],  # before there is any to go back to
+        *[(put_off, step) for step in (2, 3, 4)],  # while one is put off
+    ],
+)
+def test_stopped_anywhere_on_the_way_it_ends_the_same(
+    rig: Rig, tmp_path: Path, rule: Rule, stopped: int
+) -> None:
     want, points, _ = reference(tmp_path, rule)
 
     def during(step: int) -> None:
