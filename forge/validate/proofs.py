@@ -75,6 +75,13 @@ PROOFS: tuple[Proof, ...] = (
         seconds=180,
         quick_seconds=120,
     ),
+    Proof(
+        "durability",
+        "a crash at any moment of a save, a trash or a purge loses nothing that was acknowledged",
+        "with an fsync left out, a loss is seen",
+        seconds=60,
+        quick_seconds=15,
+    ),
 )
 
 

@@ -58,8 +58,17 @@ MEMORY = Result(
     "there is no NVIDIA GPU here, and the budget is one of GPU memory; on a CPU nothing is capped.",
     "cannot-run",
 )
+DURABILITY = Result(
+    "durability",
+    (
+        Figure("homes that a cut may leave", 37, "", ">=", 23),
+        Figure("of these, homes with a loss", 0, "", "==", 0),
+        Figure("fsyncs whose absence is seen", 8, "of 8", ">=", 8, control=True),
+    ),
+    4.1,
+)
 ANSWERS: dict[str, Answer] = {
-    DOCTOR: FACTS, "ste": STE, "wal": WAL, "screen": SCREEN, "memory": MEMORY,
+    DOCTOR: FACTS, "ste": STE, "wal": WAL, "screen": SCREEN, "memory": MEMORY, "durability": DURABILITY,
 }  # fmt: skip
 
 

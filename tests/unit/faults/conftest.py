@@ -22,8 +22,8 @@ from forge.errors import ForgeError
 from forge.home import Home
 from forge.registry import Connection, sqlite
 from forge.retention import Reconciled, reconcile
+from forge.validate.disk import Disk, Image
 from tests.unit.faults import operations
-from tests.unit.faults.disk import Disk, Image
 from tests.unit.faults.operations import Operation
 
 T = TypeVar("T")

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from forge import durable
 from forge.config import load_config
 from forge.engine import Engine
 from forge.home import Home
 from forge.quant import linear
 from forge.registry import MetricsWriter
-from forge.validate import Figure, Result, child, load, memory, screen, ste, wal
+from forge.validate import Figure, Result, child, durability, load, memory, screen, ste, wal
 from forge.validate.job import CannotRunError, Job
 from forge.validate.noise import Noise
 from forge.validate.pairs import summarise
@@ -117,6 +118,41 @@ def test_a_rollback_journal_proves_nothing_about_wal(tmp_path: Path, monkeypatch
     monkeypatch.setattr(wal, "WAL_SAFE", False)
     with pytest.raises(CannotRunError, match=r"WAL-reset bug.*pip install pysqlite3"):
         wal.prove(Job(tmp_path))
+
+
+# --- durability -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def only_a_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One operation is enough."""
+    monkeypatch.setattr(durability, "OPERATIONS", durability.OPERATIONS[:1])
+
+
+@pytest.mark.usefixtures("only_a_save")
+def test_no_cut_loses_what_was_acknowledged_and_no_fsync_can_be_left_out(tmp_path: Path) -> None:
+    figures = durability.prove(Job(tmp_path, quick=True))
+    assert Result("durability", tuple(figures)).verdict == "pass"
+    (control,) = [figure for figure in figures if figure.control]
+    assert control.value == control.bound
+    assert control.value > 3
+    assert [entry.name for entry in tmp_path.iterdir()] == ["template"]
+
+
+@pytest.mark.usefixtures("only_a_save")
+def test_a_forge_that_never_waits_for_the_medium_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable, "sync_folder", lambda path: None)
+    result = Result("durability", tuple(durability.prove(Job(tmp_path, quick=True))))
+    assert result.verdict == "fail"
+    assert "homes with a loss, such as after save, effect" in result.why
+
+
+def test_elsewhere_than_on_linux_no_power_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forge.validate.durability.sys.platform", "darwin")
+    with pytest.raises(CannotRunError, match="only Linux"):
+        durability.prove(Job(tmp_path))
 
 
 # --- costs ----------------------------------------------------------------------------------------------

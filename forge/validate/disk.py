@@ -20,8 +20,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-import pytest
-
 from forge import durable
 from forge.registry import sqlite
 
@@ -96,11 +94,12 @@ class Disk:
         """Take images at every effect inside the block, and after it."""
         self._begin()
         try:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(durable, "watcher", self)
-                yield self
+            durable.watcher = self
+            yield self
+            durable.watcher = None
             self.final = self._take()
         finally:
+            durable.watcher = None
             for pin in self._pins.values():
                 os.close(pin)
             self._pins.clear()
