@@ -23,7 +23,6 @@ _HOLDS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-SIGNS: Mapping[str, str] = {"<=": "≤", ">=": "≥", "==": "=", ">": ">", "<": "<"}
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,12 @@ class Figure:
 
     @property
     def threshold(self) -> str:
-        """`≤ 5 %`; empty without one."""
+        """`<= 5 %`; empty without one."""
         if self.relation is None or self.bound is None:
             return ""
         # What it was counted among is no unit: it would stand beside both numbers.
         unit = "" if self.unit.startswith(("in ", "of ")) else self.unit
-        return f"{SIGNS[self.relation]} {_with_unit(self.bound, unit)}"
+        return f"{self.relation.replace('==', '=')} {_with_unit(self.bound, unit)}"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def head(trials: Trials, live: bool, width: int) -> Text:
         count = sum(result.word == word for result in results)
         parts += [(" · ", "faint"), (f"{count} {word}", ink)]
     if live:
-        parts += [(" · ", "faint"), ("a run is live: proofs cost it processor time, and it them", "warn")]
+        parts += [(" · ", "faint"), ("a run is live, and proofs cost it time", "warn")]
     return compose(*parts, width=width)
 
 

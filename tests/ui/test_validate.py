@@ -83,7 +83,7 @@ async def test_what_runs_goes_on_behind_another_screen_and_ends_with_the_program
 
 
 async def test_a_live_run_is_warned_about(seeded: Seeded) -> None:
-    warning = "a run is live: proofs cost it processor time"
+    warning = "a run is live, and proofs cost it time"
     app = stage(seeded("running"), engine=FakeEngine(hosting=FIRST))
     async with playing(app) as pilot:
         await press(pilot, "T")
