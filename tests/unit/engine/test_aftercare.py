@@ -324,7 +324,7 @@ def test_a_full_disk_is_cleaned_first_and_the_run_does_not_even_pause(
         return SimpleNamespace(free=0 if any(folder.iterdir()) else 10**9)
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
-    with rig.attempt() as ctx:
+    with rig.attempt(control=ScriptedControl()) as ctx:
         drive(ctx, Counting())
     assert rig.events("disk") == []
     assert "cleanup deleted 1 session" in rig.events("cleanup")[1]

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from forge.config import PipelineConfig
 from forge.contract import PhaseContext, Recoverable
 from forge.engine import Engine
 from forge.engine.context import RETRY_SECONDS, EngineContext, PhaseStopped
@@ -339,7 +340,7 @@ def test_a_state_that_cannot_diverge_costs_nothing(rig: Rig, monkeypatch: pytest
 class Planted:
     """A gradient of NaN from a step on, until the learning rate was lowered; and the end of the process."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, first: int = 3) -> None:
         self.dies_after = 0
         real_step, real_gradient = Trainer.train_step, Trainer._gradient
         step_now = -1
@@ -354,10 +355,19 @@ class Planted:
 
         def gradient(trainer: Trainer, x: Tensor, y: Tensor) -> tuple[float, float]:
             found = real_gradient(trainer, x, y)
-            return (math.nan, math.nan) if step_now >= 3 and trainer._slowness == 1.0 else found
+            return (math.nan, math.nan) if step_now >= first and trainer._slowness == 1.0 else found
 
         monkeypatch.setattr(Trainer, "train_step", train_step)
         monkeypatch.setattr(Trainer, "_gradient", gradient)
+
+
+def with_two_skips(wanted: PipelineConfig) -> PipelineConfig:
+    """Two skips in a row are a divergence, in every phase."""
+    return wanted.model_copy(
+        update={
+            phase: getattr(wanted, phase).model_copy(update={"max_skipped": 2}) for phase in wanted.phases
+        }
+    )
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -366,12 +376,7 @@ def test_both_phases_diverge_go_back_and_end_the_same_when_killed(
 ) -> None:
     """Steps 4 and 5 are skipped: pre-training goes back to step 2 and on, and so does forging."""
     planted, engine = Planted(monkeypatch), Engine(Home(tmp_path / "home"))
-    wanted = config(write_text(tmp_path / "text"), 6)
-    wanted = wanted.model_copy(
-        update={
-            phase: getattr(wanted, phase).model_copy(update={"max_skipped": 2}) for phase in wanted.phases
-        }
-    )
+    wanted = with_two_skips(config(write_text(tmp_path / "text"), 6))
     session = engine.create(wanted)
     assert engine.host(session).wait(120)
     expected = outcome(engine, session)
@@ -391,4 +396,31 @@ def test_both_phases_diverge_go_back_and_end_the_same_when_killed(
         planted.dies_after = 0
         assert engine.host(session).wait(120)
         assert outcome(engine, session) == expected
+    engine.shutdown()
+
+
+def test_back_at_the_start_it_is_the_run_that_was_always_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the way that was left remains: not in weights, moments, averages, generators or the log."""
+    engine = Engine(Home(tmp_path / "home"))
+    wanted = with_two_skips(config(write_text(tmp_path / "text"), 4))
+    slow = wanted.model_copy(
+        update={
+            phase: (training := getattr(wanted, phase)).model_copy(
+                update={
+                    "learning_rate": training.learning_rate / 2,
+                    "muon_learning_rate": training.muon_learning_rate / 2,
+                }
+            )
+            for phase in wanted.phases
+        }
+    )
+    steady, lost = engine.create(slow), engine.create(wanted)
+    assert engine.host(steady).wait(120)
+    Planted(monkeypatch, first=1)
+    assert engine.host(lost).wait(120)
+    told = [row.message for row in engine.registry.fetch(queries.latest_events(lost, 1000))]
+    assert len([text for text in told if "back to the start with 0.5" in text]) == 2
+    assert outcome(engine, lost) == outcome(engine, steady)
     engine.shutdown()
