@@ -80,6 +80,20 @@ async def test_a_run_here_is_asked_about(
     assert engine_of(app).calls == ([("shutdown", False)] if stopped else [])
 
 
+@pytest.mark.parametrize("key", ["q", "ctrl+q", "ctrl+c"])
+@pytest.mark.parametrize("way", [(), ("L",), ("n",), ("question_mark",), ("L", "slash")])
+async def test_every_way_out_asks_about_a_run_here(seeded: Seeded, key: str, way: tuple[str, ...]) -> None:
+    typed = key == "q" and way == ("L", "slash")
+    app = stage(seeded("running"), engine=FakeEngine(hosting=FIRST))
+    async with playing(app) as pilot:
+        await press(pilot, *way, key)
+        if key == "q" and way == ("question_mark",):
+            # It closes the help; the next one asks.
+            await press(pilot, key)
+        assert isinstance(app.screen, QuitDialog) != typed
+        assert engine_of(app).calls == []
+
+
 @pytest.mark.parametrize("keys", [("escape",), ("enter",), ("ctrl+c",)])
 async def test_the_answer_at_hand_changes_nothing(seeded: Seeded, keys: tuple[str, ...]) -> None:
     app = stage(seeded("running"), engine=FakeEngine(hosting=FIRST))
@@ -87,6 +101,33 @@ async def test_the_answer_at_hand_changes_nothing(seeded: Seeded, keys: tuple[st
         await press(pilot, "q", *keys)
         assert isinstance(app.screen, DashboardScreen)
         assert engine_of(app).calls == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({}, False),
+        ({"SSH_CONNECTION": "::1 1 ::1 22"}, True),
+        ({"SSH_CONNECTION": "::1 1 ::1 22", "TMUX": "/tmp/tmux"}, False),
+        ({"SSH_CONNECTION": "::1 1 ::1 22", "STY": "screen"}, False),
+    ],
+)
+async def test_over_a_bare_link_it_says_once_that_closing_it_is_safe(
+    seeded: Seeded, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], told: bool
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    app = stage(seeded("running"), engine=FakeEngine())
+    async with playing(app) as pilot:
+        assert "Closing this link is safe" not in said(app)
+        engine_of(app).hosting = FIRST
+        await settle(pilot)
+        assert ("Closing this link is safe" in said(app)) == told
+        app.clear_notifications()
+        for hosting in (None, FIRST):
+            engine_of(app).hosting = hosting
+            await settle(pilot)
+        assert "Closing this link is safe" not in said(app)
 
 
 async def test_while_a_run_stops_the_screen_can_be_left(seeded: Seeded) -> None:

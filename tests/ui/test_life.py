@@ -418,13 +418,15 @@ def kept(desk: Desk, folder: Path) -> tuple[Hosted, Terminal]:
 
 def test_training_goes_on_without_a_screen(desk: Desk, tmp_path: Path) -> None:
     run, screen = kept(desk, tmp_path)
-    lines = screen.text.count("\n")
+    lines, quiet = screen.text.count("\n"), len(screen.raw)
     run.goes_on(screen)
     assert screen.text.count("\n") == lines
+    assert b"\a" not in screen.raw[quiet:]
     run.let_end()
     assert screen.ended() == 0
     assert screen.restored
     assert not run.stopped
+    assert b"\a" in screen.raw[quiet:]
 
 
 def test_without_a_screen_ctrl_c_stops_with_a_checkpoint(desk: Desk, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forge_tui.services.pace import ATTACHED, HOSTING, LOW_BANDWIDTH, Limits, Pace
-from forge_tui.services.pulse import Pulse, timed
+from forge_tui.services.pulse import PEEK_SECONDS, Pulse, timed
 
 costs = st.lists(st.floats(-0.1, 10), min_size=1, max_size=60)
 limits = st.sampled_from([ATTACHED, HOSTING, LOW_BANDWIDTH])
@@ -105,3 +105,26 @@ async def test_a_wake_is_used_up_by_the_look_that_follows() -> None:
             pulse.wake()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_long_rest_is_cut_short_by_what_somebody_else_does() -> None:
+    waits: list[float] = []
+    peeks = iter([False, True, False, False, False])
+
+    async def look() -> None:
+        if len(waits) > 2:
+            raise asyncio.CancelledError
+
+    async def wait(_woken: asyncio.Event, seconds: float) -> None:
+        waits.append(seconds)
+
+    async def peek() -> bool:
+        return next(peeks)
+
+    pace = Pace(Limits(fastest=1.8, slowest=1.8, share=0.01), start=1.8)
+    pulse = Pulse(look, pace, cpu=lambda: 0.0, wait=wait, peek=peek)
+    with pytest.raises(asyncio.CancelledError):
+        await pulse.run()
+    # Two naps and a look; then nothing happens, and the whole of it passes.
+    assert waits == [PEEK_SECONDS] * 5 + [pytest.approx(0.3)]
+    assert pulse.looks == 2
