@@ -133,6 +133,13 @@ def make_scratch(path: Path) -> None:
     perform("mkdir", lambda: path.mkdir(mode=0o700, exist_ok=True), path)
 
 
+def settle(*folders: Path) -> None:
+    """Make durable the names that a killed process left; who finds a name does not sync it again."""
+    for folder in folders:
+        if folder.is_dir():
+            sync_folder(folder)
+
+
 def move(source: Path, target: Path) -> None:
     """Rename a file or folder atomically, durably: the new name first, then that the old one is gone."""
     perform("rename", lambda: source.rename(target), source, target)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from forge import durable
 from forge.contract import HELD_OUT
 from forge.engine import checkpoint as checkpoints
 from forge.engine.checkpoint import Checkpoint, Meta
@@ -55,6 +56,7 @@ class Keeper:
             MetricsStalledError: the log cannot be set back.
         """
         steps.remove_leftovers(self._folder)
+        durable.settle(self._scope.paths.root, self._folder.parent, self._folder)
         found, damaged = self._load_latest()
         deleted, missing = self._go_on_from(found)
         if found is not None:

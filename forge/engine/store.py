@@ -125,6 +125,7 @@ class ModelStore:
         gone = orphans.found(self._paths.root, {row.id for row in self._rows()}, {phase})
         for entry in gone:
             orphans.remove(entry)
+        durable.settle(self._paths.root, self._paths.root / "models")
         return [entry.name for entry in gone]
 
     def _rows(self) -> list[ModelRow]:

@@ -9,6 +9,7 @@ choice each.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -70,6 +71,8 @@ class Disk:
     root: Path
     skip: int | None = None
     """Number of the fsync that does nothing, counted from 1."""
+    dies_at: int | None = None
+    """Number of the effect from which on nothing happens any more, until `revive`: the process is gone."""
     effects: list[str] = field(default_factory=list)
     syncs: list[str] = field(default_factory=list)
     images: dict[bytes, Image] = field(default_factory=dict)
@@ -110,6 +113,9 @@ class Disk:
             path = _path_of(kind, subject)
             if self.root not in (path, *path.parents):
                 return do()
+            if self.dies_at is not None and len(self.effects) + 1 >= self.dies_at:
+                # Whoever is left of it only sees a disk that fails.
+                raise sqlite.OperationalError("dead") if kind == "commit" else OSError(errno.EIO, "dead")
             self._take()
             self.effects.append(f"{kind} {path.relative_to(self.root)}")
             if kind == "sync":
@@ -124,6 +130,12 @@ class Disk:
             if kind == "commit":
                 self._commit(path, subject[0])
             return done
+
+    def revive(self) -> bool:
+        """Another process takes over; whether the one before it died."""
+        died = self.dies_at is not None and len(self.effects) + 1 >= self.dies_at
+        self.dies_at = None
+        return died
 
     def _place_of(self, path: Path) -> Place:
         return path.parent.lstat().st_ino, path.name

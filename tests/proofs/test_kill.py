@@ -8,11 +8,7 @@ rename, or behind it. The others come from outside after a random time. The seed
 
 from __future__ import annotations
 
-import os
 import random
-import secrets
-import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -25,8 +21,10 @@ from forge.locks import is_held
 from tests.unit.engine.killing import (
     Outcome,
     assert_each_step_once,
+    chosen_seed,
     config,
     half_written,
+    kill_from_outside,
     killed,
     outcome,
     run_to_end,
@@ -68,21 +66,10 @@ def whole(engine: Engine, corpus: str) -> tuple[Outcome, float]:
     return found, seconds
 
 
-def kill_from_outside(home: Home, session: str, seconds: float) -> bool:
-    """Let the session run for so long, then `kill -9`; false when it came to its end before."""
-    process = start(home, session)
-    try:
-        process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-    return process.returncode == -signal.SIGKILL
-
-
 def test_killed_at_random_moments_it_is_the_same_run(
     engine: Engine, corpus: str, whole: tuple[Outcome, float]
 ) -> None:
-    seed = int(os.environ.get("FORGE_KILL_SEED", secrets.randbelow(10**9)))
+    seed = chosen_seed()
     draws = random.Random(seed)
     expected, seconds = whole
     print(f"\nseed {seed}; the uninterrupted run takes {seconds:.1f} s")

@@ -7,7 +7,9 @@ a straight-through estimator and its control.
 from __future__ import annotations
 
 import hashlib
+import os
 import random
+import secrets
 import signal
 import struct
 import subprocess
@@ -112,6 +114,40 @@ def killed(home: Home, session: str, place: str, count: int) -> bool:
         return True
     assert said.startswith("completed"), said
     return False
+
+
+def kill_from_outside(home: Home, session: str, seconds: float) -> bool:
+    """Let the session run for so long, then `kill -9`; false when it came to its end before."""
+    process = start(home, session)
+    try:
+        process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def chosen_seed() -> int:
+    """The seed of the moments: `FORGE_KILL_SEED` draws the same again."""
+    return int(os.environ.get("FORGE_KILL_SEED", secrets.randbelow(10**9)))
+
+
+def files(paths: SessionPaths) -> dict[str, int]:
+    """What lies in a session's folder and how large it is, under names that do not depend on the session.
+
+    Databases and logs differ from run to run, and are left out.
+    """
+    found: dict[str, int] = {}
+    for path in paths.root.rglob("*"):
+        if not path.is_file() or path.name == "lease" or path.name.startswith(("log.jsonl", "metrics.db")):
+            continue
+        parts = list(path.relative_to(paths.root).parts)
+        if parts[0] == "models":
+            parts[1] = "a model"
+        # Times and ids in a document have no certain length.
+        size = 0 if path.suffix == ".json" else path.stat().st_size
+        found["/".join(parts)] = found.get("/".join(parts), 0) + size
+    return found
 
 
 def half_written(paths: SessionPaths) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -114,6 +115,24 @@ class Bench:
             act()
         shutil.rmtree(home.root)
         return disk
+
+    def kill_and_go_on(self, operation: Operation, at: int) -> tuple[bool, Disk]:
+        """Kill it at its `at`-th effect, and let another process do it to its end; whether it was killed.
+
+        What the first one did is still in the page cache, and not on the disk.
+        """
+        home = self.home(operation)
+        disk = Disk(home.root)
+        with disk.recording():
+            with operation.start(home) as act:
+                disk.dies_at = len(disk.effects) + at
+                with contextlib.suppress(ForgeError, CannotSaveError, OSError, sqlite.Error):
+                    act()
+                died = disk.revive()
+            with operation.start(home) as act:
+                act()
+        shutil.rmtree(home.root)
+        return died, disk
 
     def after_a_cut(self, operation: Operation, image: Image) -> list[str]:
         """What is wrong once a fresh process has put right what the cut left."""

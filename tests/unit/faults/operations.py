@@ -28,8 +28,8 @@ from forge.retention import SessionCleanupPolicy, execute, plan, purge, undo
 from tests.unit.engine.rig import STEPS, Counting, Rig, counting_config
 
 OTTER, VOLE, NEWT = "otter", "vole", "newt"
-SAVED, DONE = 8, STEPS
-"""The interrupted session's newest checkpoint, and the one that is being saved."""
+FIRST, SAVED, DONE = 4, 8, STEPS
+"""A first checkpoint; the interrupted session's newest one, and the one that is being saved."""
 POLICY = SessionCleanupPolicy(max_sessions_retained=0, max_age_days=None, max_failed_age_days=None)
 NEWER = Schema(
     "registry",
@@ -139,12 +139,50 @@ def saved(engine: Engine, done: bool) -> None:
 
 
 @contextmanager
+def saving_first(home: Home) -> Iterator[Act]:
+    """The first checkpoint of a session, which has no folder for it yet; begun anew it is the same one."""
+    engine = Engine(home)
+    try:
+        if _session(engine, NEWT) is None:
+            engine.create(counting_config(), NEWT)
+        rig = Rig(engine, _need(engine, NEWT).id)
+        with rig.attempt() as ctx:
+            keeper = Keeper(rig.scope, "pretrain", lambda kind, message, **place: None)
+            found = keeper.restore()
+            counting = Counting()
+            for step in range(FIRST):
+                ctx.log(step + 1, loss=counting.sums.add(ctx))
+            state = {"state": counting.sums.state_dict(), "generators": ctx.rng.state_dict()}
+
+            def save() -> None:
+                if found is None:
+                    keeper.save(FIRST, state, 1.0, scheduled=True)
+
+            yield save
+    finally:
+        engine.shutdown()
+
+
+def saved_first(engine: Engine, done: bool) -> None:
+    """It is there, or there is none."""
+    folder = engine.home.session(_need(engine, NEWT).id).checkpoints("pretrain")
+    found = checkpoint.load_latest(folder, lambda step, why: pytest.fail(why))
+    assert found is not None or not done, "the checkpoint is lost"
+    assert found is None or found.step == FIRST
+
+
+@contextmanager
 def finishing(home: Home) -> Iterator[Act]:
     """The model of a phase, and the record that the phase is completed."""
     engine = Engine(home)
     try:
         rig = Rig(engine, _need(engine, VOLE).id)
+        if rig.phase().state is State.COMPLETED:
+            yield lambda: None
+            return
         with rig.attempt() as ctx:
+            store = ModelStore(engine.registry, rig.session_id, rig.paths)
+            store.remove_orphans("pretrain")
             result: PhaseResult = Counting().run(ctx, ())
             run = rig.phase()
             yield lambda: Runner(rig.scope)._finish_phase(run, result, {"rows": []})
@@ -325,6 +363,7 @@ def created(engine: Engine, done: bool) -> None:
 
 OPERATIONS = (
     Operation("save", saving, saved),
+    Operation("first", saving_first, saved_first),
     Operation("finish", finishing, finished),
     Operation("trash", trashing, trashed),
     Operation("undo", undoing, undone),

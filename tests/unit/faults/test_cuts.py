@@ -38,3 +38,23 @@ def test_without_any_one_fsync_a_cut_is_noticed(operation: Operation, bench: Ben
         )
         expected = (operation.name, number) not in NOT_NEEDED
         assert noticed is expected, f"fsync {number} of {len(syncs)}, of {what}, is {'not ' * expected}needed"
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("first", 5),
+        *(pytest.param(name, 100, marks=pytest.mark.proofs) for name in ("first", "save", "finish")),
+    ],
+)
+def test_killed_begun_anew_and_cut_after_its_end(name: str, most: int, bench: Bench) -> None:
+    """A killed process made a name, so who comes next finds it: in the page cache, or on the disk?"""
+    operation = next(operation for operation in OPERATIONS if operation.name == name)
+    for at in range(1, most + 1):
+        died, disk = bench.kill_and_go_on(operation, at)
+        for image in disk.final:
+            assert bench.after_its_end(operation, image) == [], f"killed at effect {at}; {image.kind}"
+        if not died:
+            break
+    assert at == most or not died
+    assert at >= 5
