@@ -92,7 +92,8 @@ def test_closing_leaves_one_file(home: Home) -> None:
     registry.fetch(queries.sessions(limit=1))
     registry.close()
     registry.close()
-    assert [entry.name for entry in home.root.iterdir() if entry.is_file()] == ["registry.db"]
+    left = sorted(entry.name for entry in home.root.iterdir() if entry.is_file())
+    assert left == ["cleanup.lock", "registry.db"]
     for call in (lambda: registry.write(lambda c: None), lambda: registry.fetch(queries.sessions(limit=1))):
         with pytest.raises(RuntimeError, match="closed"):
             call()
