@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from pathlib import Path
+
+import pytest
 
 from forge.registry import State
 from tests.e2e.conftest import CORPUS, FORGE_TUI
@@ -78,12 +82,74 @@ def test_training_goes_on_without_its_screen_until_ctrl_c(desk: Desk, endless: P
     assert stopped_with_a_checkpoint(watch)
 
 
+@pytest.mark.parametrize("read", [True, False])
 def test_a_signal_stops_with_a_checkpoint_and_puts_the_terminal_right(
-    desk: Desk, endless: Path, watch: Watch
+    desk: Desk, endless: Path, watch: Watch, read: bool
 ) -> None:
     screen = desk.open(FORGE_TUI, "--start", str(endless))
     wait_for_a_later_step(screen)
+    if not read:
+        screen.look_away()
+        # Every key draws the whole screen, for which there is no room.
+        screen.press("z", "z", "z")
+        screen.wait_until(watch.goes_on(), "more steps")
     screen.signal(signal.SIGTERM)
     assert screen.ended() == 128 + signal.SIGTERM
+    screen.look_again()
     assert screen.restored
+    assert stopped_with_a_checkpoint(watch)
+
+
+def test_from_a_laptop_that_sleeps_another_takes_over(desk: Desk, endless: Path, watch: Watch) -> None:
+    laptop = desk.open(FORGE_TUI, "--start", str(endless))
+    wait_for_a_later_step(laptop)
+    laptop.look_away()
+    laptop.press("z", "z", "z")
+    laptop.wait_until(watch.goes_on(), "more steps")
+
+    other = desk.open(FORGE_TUI)
+    other.wait_for(watch.session().name, "RUNNING")
+    other.press("s")
+    other.wait_for("STOPPED", "with a checkpoint at step")
+    other.wait_until(lambda: watch.session().lease is None, "the lease given back")
+    assert stopped_with_a_checkpoint(watch)
+
+    laptop.look_again()
+    laptop.press("z")
+    laptop.wait_for("STOPPED", "r goes on")
+    laptop.press("q")
+    assert laptop.ended() == 0
+    assert laptop.restored
+
+
+def spent(pid: int) -> dict[str, int]:
+    """Ticks of processor time that each thread of a process has had."""
+    times = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        fields = (task / "stat").read_text("utf-8").rpartition(")")[2].split()
+        times[task.name] = int(fields[11]) + int(fields[12])
+    return times
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_without_its_terminal_a_program_only_trains(desk: Desk, endless: Path, watch: Watch) -> None:
+    screen = desk.open(FORGE_TUI, "--start", str(endless))
+    wait_for_a_later_step(screen)
+    screen.hang_up()
+    screen.wait_until(watch.goes_on(), "more steps")
+
+    before, after = spent(screen.pid), dict[str, int]()
+
+    def a_second_of_training() -> bool:
+        now = spent(screen.pid)
+        after.update({task: ticks - before.get(task, 0) for task, ticks in now.items()})
+        return max(after.values()) >= os.sysconf("SC_CLK_TCK")
+
+    screen.wait_until(a_second_of_training, "a second of training")
+    *others, training = sorted(after.values())
+    # What is left is told, measured and recorded; a thread that reads a dead terminal would take all it gets.
+    assert sum(others) < training / 4
+
+    screen.signal(signal.SIGTERM)
+    assert screen.ended() == 128 + signal.SIGTERM
     assert stopped_with_a_checkpoint(watch)

@@ -63,11 +63,11 @@ def test_a_link_that_breaks_costs_no_step_and_changes_no_bit(
 
     # The laptop sleeps, and then its link breaks.
     laptop.signal(signal.SIGSTOP)
-    goes_on(desk, watch)
+    desk.wait_until(watch.goes_on(), "more steps")
     laptop.signal(signal.SIGKILL)
     log = home.session(watch.session().id).log
     desk.wait_until(lambda: log.samefile(f"/proc/{owner}/fd/1"), "the output in the log")
-    goes_on(desk, watch)
+    desk.wait_until(watch.goes_on(), "more steps")
     assert watch.session().state is State.RUNNING
 
     again = desk.open(*server.login(FORGE_TUI))
@@ -90,15 +90,3 @@ def test_a_link_that_breaks_costs_no_step_and_changes_no_bit(
     found, expected = left_by(home), left_by(undisturbed)
     assert [step for step, _ in found.log["pretrain loss"]] == list(range(1, PRETRAIN + 1))
     assert found == expected
-
-
-def goes_on(desk: Desk, watch: Watch, steps: int = 20) -> None:
-    """The run makes so many steps more."""
-    before = watch.beat()
-    assert before is not None
-
-    def further() -> bool:
-        beat = watch.beat()
-        return beat is not None and beat.step >= before.step + steps
-
-    desk.wait_until(further, f"{steps} more steps")

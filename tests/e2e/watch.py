@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 from forge.home import Home
@@ -73,6 +74,17 @@ class Watch:
     def beat(self) -> Heartbeat | None:
         """Where the owner is."""
         return next(iter(self._metrics(queries.heartbeat())), None)
+
+    def goes_on(self, steps: int = 20) -> Callable[[], bool]:
+        """Whether the run has made so many steps since this was called."""
+        before = self.beat()
+        assert before is not None
+
+        def further() -> bool:
+            beat = self.beat()
+            return beat is not None and beat.step >= before.step + steps
+
+        return further
 
     def _registry(self, query: Query[T]) -> list[T]:
         connection = open_reader(self._home.registry)
