@@ -1,7 +1,7 @@
 """Why an owner ended that did not say so: a sentence for the event that calls its session interrupted.
 
 It says what is known and no more. Known is what its starter saw of its end, what the kernel's log names, and
-by how much the kernel's counters rose since the lease was taken.
+by how much the kernel's counters rose since the owner last looked at them.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def _out_of_memory(owner: str, info: LeaseInfo, code: int | None, kernel: Kernel
         return f"its owner ({owner}) was ended by the kernel's out-of-memory killer"
     silent = f"its owner ({owner}) ended without saying so"
     if inside or (code is not None and inside is None and machine):
-        return f"{silent}, most likely by the kernel's out-of-memory killer, which struck since it began"
+        return f"{silent}, most likely by the kernel's out-of-memory killer, which struck about then"
     if inside is None and machine:
-        return f"{silent}; the kernel's out-of-memory killer has ended a process here since it began"
+        return f"{silent}; the kernel's out-of-memory killer has ended a process here about then"
     return None
 
 

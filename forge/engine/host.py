@@ -16,6 +16,7 @@ from forge.engine import checkpoint
 from forge.engine.aftercare import Aftercare
 from forge.engine.control import CommandDesk, Control
 from forge.engine.journal import Journal
+from forge.engine.kernel import Kernel
 from forge.engine.lease import Lease
 from forge.engine.outbox import Outbox
 from forge.engine.sampler import Sampler
@@ -38,6 +39,9 @@ from forge.registry import (
 SETTLE_SECONDS, LEAVE_SECONDS = 75.0, 2.0
 """How long a process waits at its end for cleaning up and for a person's command, and after a stop."""
 
+NOTE_SECONDS = 60.0
+"""How old the count of out-of-memory kills in the lease may be: an older kill was somebody else's."""
+
 
 class HostedRun:
     """One run of a session in a thread of this process, which holds its lease."""
@@ -54,6 +58,7 @@ class HostedRun:
         self._registry = registry
         self._paths = home.session(session.id)
         self._lease = Lease.acquire(self._paths.lease, session.name)
+        self._kernel, self._noted = Kernel(), time.monotonic()
         self._control = Control()
         self._outbox = Outbox(registry)
         self._journal = Journal(self._outbox, session.id, self._paths)
@@ -168,11 +173,14 @@ class HostedRun:
         return Runner(scope).run()
 
     def _serve(self) -> None:
-        """What the recorder looks after: the registry's backlog, requests, and logs that grow."""
+        """What the recorder looks after: the backlog, requests, logs that grow, and signs for an autopsy."""
         if self._outbox.waiting:
             self._outbox.flush()
         self._desk.poll()
         self._wal.check()
+        if time.monotonic() - self._noted >= NOTE_SECONDS:
+            self._noted = time.monotonic()
+            self._lease.note_kills(self._kernel)
 
     def _end(self, state: State, error: str | None = None) -> None:
         """Bring the session and its live phase to the state they ended in."""

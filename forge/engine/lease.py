@@ -6,13 +6,14 @@ with the process. What is written in the file is for display, and for telling af
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import socket
 import time
 import weakref
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ulid import ULID
@@ -38,7 +39,7 @@ class LeaseInfo:
     uptime: float = 0.0
     """`since` on the monotonic clock, which begins with the boot as that of the kernel's log does."""
     oom_kills: dict[str, int] = field(default_factory=dict)
-    """How often the kernel's out-of-memory killer had struck by then; see `Kernel.oom_kills`."""
+    """How often the kernel's out-of-memory killer had struck at the last look; see `Kernel.oom_kills`."""
 
     @classmethod
     def of_this_process(cls, kernel: Kernel) -> LeaseInfo:
@@ -81,10 +82,7 @@ class Lease:
                 raise SessionLeasedError(_busy_message(session_name, read_info(path)))
             info = LeaseInfo.of_this_process(Kernel())
             try:
-                text = json.dumps(asdict(info)).encode()
-                # In this order: truncating first would give back the room that the text then may not find.
-                os.pwrite(descriptor, text, 0)
-                os.ftruncate(descriptor, len(text))
+                _write(descriptor, info)
             except OSError:
                 os.close(descriptor)
                 raise
@@ -94,6 +92,16 @@ class Lease:
                 "Nothing was started; put the folder right, then try again."
             ) from error
         return cls(descriptor, info)
+
+    def note_kills(self, kernel: Kernel) -> None:
+        """Write down anew how often the out-of-memory killer has struck, so that only later kills count."""
+        now = replace(self.info, oom_kills=kernel.oom_kills())
+        if self._descriptor < 0 or now == self.info:
+            return
+        # A disk that refuses leaves an older count, by which less is known of a death and nothing wrong told.
+        with contextlib.suppress(OSError):
+            _write(self._descriptor, now)
+            self.info = now
 
     def release(self) -> None:
         """Give the lease back; safe to call twice."""
@@ -113,6 +121,13 @@ def read_info(path: Path) -> LeaseInfo | None:
     numbers: tuple[object, ...] = (info.since, info.uptime)
     sound = all(type(number) in (int, float) for number in numbers) and _are_counts(info.oom_kills)
     return info if sound else None
+
+
+def _write(descriptor: int, info: LeaseInfo) -> None:
+    text = json.dumps(asdict(info)).encode()
+    # In this order: truncating first would give back the room that the text then may not find.
+    os.pwrite(descriptor, text, 0)
+    os.ftruncate(descriptor, len(text))
 
 
 def _are_counts(value: object) -> bool:

@@ -16,12 +16,14 @@ from safetensors.torch import load_file
 
 from forge import durable
 from forge.contract import PhaseContext
-from forge.engine import Engine, HostedRun, runner
+from forge.engine import Engine, HostedRun, host, runner
+from forge.engine.lease import read_info
 from forge.engine.store import ModelStore
 from forge.errors import CheckpointError, ConfigError, RegistryError, TrainingError
 from forge.locks import is_held
 from forge.registry import CommandRow, MetricsWriter, Registry, State, queries
 from tests.unit.engine.rig import STEPS, Counting, Rig, counting_config
+from tests.unit.engine.test_kernel import Machine
 
 PATIENCE = 60
 
@@ -431,6 +433,25 @@ def test_a_disk_that_stalls_for_metrics_recovers_with_every_point(
     assert ended().outcome is State.COMPLETED
     assert [step for step, _ in rig.points()["loss"]] == list(range(1, STEPS + 1))
     assert len(rig.events("stall")) == 2
+
+
+def test_kills_of_other_processes_are_noted_while_it_runs(
+    rig: Rig, phases: Phases, ended: Ended, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path / "machine")
+    monkeypatch.setattr(host, "NOTE_SECONDS", 0.0)
+    monkeypatch.setattr(host, "Kernel", lambda: machine.kernel)
+
+    def noted() -> bool:
+        info = read_info(rig.paths.lease)
+        return info is not None and info.oom_kills.get(str(machine.own)) == 812
+
+    def strike() -> None:
+        machine.kills(812)
+        assert until(noted)
+
+    phases.pretrain.during = at(3, strike)
+    assert ended().outcome is State.COMPLETED
 
 
 def test_the_machine_is_sampled_while_it_runs(

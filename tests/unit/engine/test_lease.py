@@ -17,6 +17,7 @@ import pytest
 from forge.engine.lease import Lease, read_info
 from forge.errors import ForgeError, SessionLeasedError
 from forge.locks import is_held
+from tests.unit.engine.test_kernel import Machine
 
 HOLD = """
 import os, sys
@@ -78,6 +79,25 @@ def test_released_it_is_free_and_twice_is_no_error(path: Path) -> None:
     lease.release()
     assert not is_held(path)
     Lease.acquire(path, "otter").release()
+
+
+def test_kills_are_noted_anew_while_it_is_held(path: Path, tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "machine")
+    lease = Lease.acquire(path, "otter")
+    token = lease.info.token
+    for kills in (7, 123_456, 7):
+        machine.kills(kills)
+        lease.note_kills(machine.kernel)
+        noted = read_info(path)
+        assert noted is not None
+        assert (noted.token, noted.oom_kills[str(machine.own)]) == (token, kills)
+    written = path.stat().st_mtime_ns
+    lease.note_kills(machine.kernel)
+    assert path.stat().st_mtime_ns == written, "nothing struck, so nothing is written"
+    lease.release()
+    machine.kills(8)
+    lease.note_kills(machine.kernel)
+    assert read_info(path) == lease.info, "a lease that was given back is somebody else's to write"
 
 
 def test_this_process_cannot_take_it_twice(path: Path) -> None:
