@@ -12,7 +12,7 @@ from forge.registry.lifecycle import State
 from forge_tui.state import Context
 
 DASHBOARD, SESSIONS, NEW, HELP, QUIT, CONFIRM = "dashboard", "sessions", "new", "help", "quit", "confirm"
-CLEANUP, VALIDATE = "cleanup", "validate"
+CLEANUP, VALIDATE, LABELS = "cleanup", "validate", "labels"
 MAIN = (DASHBOARD, SESSIONS)
 EVERYWHERE = (DASHBOARD, SESSIONS, NEW, CLEANUP, VALIDATE)
 LISTS = (DASHBOARD, SESSIONS, CLEANUP, VALIDATE, HELP)
@@ -228,6 +228,8 @@ ACTIONS: tuple[Action, ...] = (
     _a("part.previous", "shift+tab", "part before", (CLEANUP,), "The other way round."),
     _a("session.pin", "p", "pin", (SESSIONS, CLEANUP),
        "Pin the session under the cursor, so that no cleanup takes it, or let it go.", bar=9, when=_can_pin),
+    _a("session.labels", "m", "labels", (SESSIONS,),
+       "Change name, tags and note of the session under the cursor.", bar=10, when=_can_pin),
     _a("list.open", "enter", "open", (SESSIONS, CLEANUP),
        "Open the session under the cursor on the dashboard.", bar=2, when=_needs_session),
     _a("list.filter", "slash", "filter", (SESSIONS,),
@@ -272,6 +274,10 @@ ACTIONS: tuple[Action, ...] = (
     _a("quit.next", "down j tab right", "next choice", (QUIT,), "To the next choice."),
     _a("quit.previous", "up k shift+tab left", "choice before", (QUIT,), "To the choice before."),
     _a("quit.choose", "enter", "choose", (QUIT,), "Do what is marked."),
+    _a("labels.save", "enter ctrl+s", "save", (LABELS,), "Keep what stands in the fields."),
+    _a("labels.cancel", "escape", "cancel", (LABELS,), "Leave everything as it is."),
+    _a("labels.next", "tab down", "next field", (LABELS,), "Go to the next field."),
+    _a("labels.previous", "shift+tab up", "field before", (LABELS,), "Go to the field before."),
     _a("confirm.yes", "y", "yes", (CONFIRM,), "Do it."),
     _a("confirm.no", "escape n q enter ctrl+c ctrl+q", "no", (CONFIRM,), "Leave everything as it is."),
 )

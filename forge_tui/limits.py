@@ -36,7 +36,7 @@ def texts(policy: SessionCleanupPolicy) -> dict[str, str]:
 
 def check(typed: Mapping[str, str]) -> Checked:
     """Look at every field and at how they fit together; all problems at once."""
-    values: dict[str, Any] = {"keep_tags": _tags(typed["keep_tags"])}
+    values: dict[str, Any] = {"keep_tags": tags_in(typed["keep_tags"])}
     problems: dict[str, str] = {}
     for name in LIMITS:
         text = typed[name].strip()
@@ -74,5 +74,6 @@ def _amount(text: str) -> float | None:
     return number if 0 < number < math.inf else None
 
 
-def _tags(text: str) -> tuple[str, ...]:
+def tags_in(text: str) -> tuple[str, ...]:
+    """Tags as they are typed: with commas between, each once."""
     return tuple(dict.fromkeys(tag for part in text.split(",") if (tag := part.strip())))

@@ -136,6 +136,8 @@ class Page(Generic[R]):
     total: int = 0
     query: ListQuery | None = None
     problem: str | None = None
+    tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of the sessions of this part that have some."""
 
 
 @dataclass(frozen=True)

@@ -128,10 +128,7 @@ def tags_of(engine: Engine, rows: Sequence[SessionRow]) -> dict[str, tuple[str, 
     """The tags of sessions, by id."""
     from forge.registry import cleanup
 
-    found: dict[str, tuple[str, ...]] = {}
-    for session_id, name in engine.registry.fetch(cleanup.tags([row.id for row in rows])):
-        found[session_id] = (*found.get(session_id, ()), name)
-    return found
+    return cleanup.grouped(engine.registry.fetch(cleanup.tags([row.id for row in rows])))
 
 
 def _pin(session: str | None, home: Home, *, pinned: bool, json: bool) -> int:

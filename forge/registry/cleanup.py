@@ -6,7 +6,7 @@ The edits run inside `Registry.write`. A deletion and its record in `audit` are 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from forge.errors import ForgeError
@@ -127,6 +127,14 @@ def tags(session_ids: Collection[str]) -> Query[tuple[str, str]]:
         ORDER BY session_id, tag LIMIT ?"""
     ids = json.dumps([clean(session_id) for session_id in session_ids])
     return Query(sql, [ids, MAX_LIMIT], lambda row: (str(row[0]), str(row[1])))
+
+
+def grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    """The pairs of `tags` by session."""
+    found: dict[str, tuple[str, ...]] = {}
+    for session_id, tag in pairs:
+        found[session_id] = (*found.get(session_id, ()), tag)
+    return found
 
 
 def set_tags(c: Connection, session_id: str, tags: Collection[str], now: float | None = None) -> None:

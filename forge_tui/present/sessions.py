@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.text import Text
 
 from forge.registry.rows import SessionRow
@@ -33,7 +35,7 @@ def columns(width: int) -> Text:
     return _line(width, *(compose((title, "faint")) for title in titles))
 
 
-def row_line(row: SessionRow, width: int, chosen: bool, now: float) -> Text:
+def row_line(row: SessionRow, width: int, chosen: bool, now: float, tags: Sequence[str] = ()) -> Text:
     """One session."""
     sign = words.SIGNS[row.state]
     line = _line(
@@ -42,6 +44,7 @@ def row_line(row: SessionRow, width: int, chosen: bool, now: float) -> Text:
         compose(
             (row.name, "value"),
             ("  pinned" if row.pinned else "", "accent"),
+            ("".join(f"  #{tag}" for tag in tags), "key"),
             (f"  {row.note}" if row.note else "", "faint"),
         ),
         compose((row.preset, "label")),

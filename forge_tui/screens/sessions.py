@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.widgets import Input
 
-from forge.registry import edits
+from forge.registry import Connection, cleanup, edits
 from forge.registry.rows import SessionRow
 from forge_tui.actions import SESSIONS
 from forge_tui.present import sessions
 from forge_tui.screens.base import ListScreen, bindings
+from forge_tui.screens.labels import Labels, LabelsDialog
 from forge_tui.services.listing import PAGE
 from forge_tui.state import ORDERS, Context, ListQuery, Page, starting
 from forge_tui.styles import sheet
@@ -87,7 +89,7 @@ class SessionsScreen(ListScreen):
         self.refresh_keys()
 
     def _row_line(self, row: SessionRow, width: int, chosen: bool) -> Text:
-        return sessions.row_line(row, width, chosen, self.forge.now())
+        return sessions.row_line(row, width, chosen, self.forge.now(), self._page.tags.get(row.id, ()))
 
     @property
     def listing(self) -> Listing[SessionRow]:
@@ -146,6 +148,20 @@ class SessionsScreen(ListScreen):
         if (row := self.listing.selected) is not None:
             self.forge.change(lambda c: edits.set_pinned(c, row.id, not row.pinned))
 
+    def do_session_labels(self, _key: str) -> None:
+        """Change name, tags and note of the session under the cursor."""
+        row = self.listing.selected
+        if row is None:
+            return
+        session_id = row.id
+
+        def answered(labels: Labels | None) -> None:
+            if labels is not None:
+                self.forge.change(partial(_label, session_id, labels))
+
+        tags = self._page.tags.get(session_id, ())
+        self.forge.push_screen(LabelsDialog(Labels(row.name, tags, row.note)), answered)
+
     def do_go_cleanup(self, _key: str) -> None:
         """Go to the cleanup."""
         self.forge.open_cleanup()
@@ -168,3 +184,10 @@ class SessionsScreen(ListScreen):
             self.set_focus(self.listing)
         else:
             self.forge.go_dashboard()
+
+
+def _label(session_id: str, labels: Labels, c: Connection) -> None:
+    if edits.get_session(c, session_id).name != labels.name:
+        edits.rename_session(c, session_id, labels.name)
+    cleanup.set_tags(c, session_id, labels.tags)
+    edits.set_note(c, session_id, labels.note)

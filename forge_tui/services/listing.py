@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from forge.errors import ForgeError
-from forge.registry import Error, SessionRow, queries
+from forge.registry import Error, SessionRow, cleanup, queries
+from forge.registry.cleanup import grouped
 from forge_tui.services.store import Store
 from forge_tui.state import ORDERS, ListQuery, Page
 
@@ -39,8 +40,9 @@ class SessionLister:
                     descending=descending,
                 )
             )
+            tagged = await registry.fetch(cleanup.tags([row.id for row in rows]))
         except (Error, ForgeError) as error:
             self._read = None
             return Page(query=query, problem=f"the registry cannot be read: {error}")
         self._read = (query, offset)
-        return Page(tuple(rows), offset, total, query)
+        return Page(tuple(rows), offset, total, query, tags=grouped(tagged))

@@ -168,7 +168,7 @@ def _old() -> tuple[Plan, ...]:
     ended = (63, 48, 41, 33, 16, 12, 9, 8.5, 8, 2)
     old = [
         Plan(id=ulid(i), name=name, state=states.get(i, State.COMPLETED), step=40, age=(days + 0.1) * day,
-             ended=days * day, note="first one that beat rounding" if i == 1 else "")
+             ended=days * day, note="first one that beat rounding" if i == 0 else "")
         for i, (name, days) in enumerate(zip(names, ended, strict=True))
     ]  # fmt: skip
     return (*old, Plan(id=ulid(10), events=EVENTS))
@@ -182,6 +182,9 @@ def _old_home(home: Home) -> Home:
     seed(home, *_old())
     for i, megabytes in enumerate(_SIZES_MB):
         _fill(home, ulid(i), megabytes)
+    checkpoint = home.session(ulid(6)).checkpoints("pretrain") / "step-00000040"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "manifest.json").touch()
     with Registry.open(home) as registry:
         registry.write(_ties)
         for i, days in ((1, 2.0), (4, 6.5)):
@@ -204,9 +207,11 @@ def _ties(c: Connection) -> None:
     cleanup.set_tags(c, ulid(3), ["paper"])
     edits.add_checkpoint(c, ulid(6), phase="pretrain", step=40, path="checkpoints/pretrain/step-00000040",
                          bytes=1, seconds=0.1, now=NOW - 9 * 86_400)  # fmt: skip
-    for i, parents in ((0, {}), (9, {f"model {ulid(0)}": 1.0})):
-        row = ModelRow(id=f"model {ulid(i)}", session_id=ulid(i), phase="pretrain", name="m",
-                       created_at=NOW - 60 * 86_400, parameters=1, bytes=1, path="p", metrics={})  # fmt: skip
+    for i, days, parents in ((0, 63, {}), (9, 2, {f"model {ulid(0)}": 1.0})):
+        row = ModelRow(
+            id=f"model {ulid(i)}", session_id=ulid(i), phase="pretrain", name="m", parameters=1, bytes=1,
+            created_at=NOW - days * 86_400, path="weights", metrics={},
+        )  # fmt: skip
         edits.add_model(c, row, parents)
 
 

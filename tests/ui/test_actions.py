@@ -18,6 +18,7 @@ from forge_tui.screens.cleanup import CleanupScreen
 from forge_tui.screens.confirm import ConfirmDialog
 from forge_tui.screens.dashboard import DashboardScreen
 from forge_tui.screens.help import HelpDialog
+from forge_tui.screens.labels import LabelsDialog
 from forge_tui.screens.new import NewSessionScreen
 from forge_tui.screens.quit import QuitDialog
 from forge_tui.screens.sessions import SessionsScreen
@@ -26,7 +27,7 @@ from forge_tui.state import Cleaning, Context
 
 SCREENS: tuple[type[Acting[Any]], ...] = (
     DashboardScreen, SessionsScreen, NewSessionScreen, CleanupScreen, HelpDialog, QuitDialog, ConfirmDialog,
-    ValidateScreen,
+    ValidateScreen, LabelsDialog,
 )  # fmt: skip
 CONTEXTS = [
     Context(DASHBOARD, state, hosted=hosted, engine=engine, readonly=readonly, phases=2 if state else 0)

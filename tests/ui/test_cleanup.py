@@ -425,3 +425,42 @@ async def test_ascii_and_resizing(seeded: Seeded) -> None:
     async with playing(fresh, LARGE) as pilot:
         await press(pilot, "C")
         assert shown(fresh) == resized
+
+
+# --- labels ---------------------------------------------------------------------------------------------
+
+
+def labels(home: Home, id: str) -> tuple[str, tuple[str, ...], str, float]:
+    with Registry.open(home) as registry:
+        found = registry.fetch(cleanup.candidates(id))[0]
+        return found.session.name, found.tags, found.session.note, found.session.updated_at
+
+
+async def test_name_tags_and_note_are_changed_in_the_list(old_home: Home) -> None:
+    before = labels(old_home, ulid(10))
+    app = stage(old_home)
+    async with playing(app) as pilot:
+        await press(pilot, "L", "m", "=paper, best", "tab", "=good, one", "enter")
+        assert labels(old_home, ulid(10)) == (before[0], ("best", "paper"), "good, one", before[3])
+        assert "swift-otter-12  #best  #paper  good, one" in shown(app)
+        await press(pilot, "slash", "=best", "enter")
+        assert shown(app).splitlines()[0].startswith(" sessions · 1 ·")
+        await press(pilot, "m", "shift+tab", "end", "ctrl+u", "enter")
+        assert "! name: a session needs one" in shown(app)
+        await press(pilot, "=calm-heron-40", "enter")
+        assert labels(old_home, ulid(10))[0] == "calm-heron-40-2"
+
+
+async def test_labels_that_are_left_stay_as_they_are(seeded: Seeded) -> None:
+    app = stage(seeded("hostile"))
+    home = seeded("hostile")
+    before = labels(home, ulid(0))
+    async with playing(app) as pilot:
+        await press(pilot, "L", "G", "m", "=x", "escape")
+        assert isinstance(app.screen, SessionsScreen)
+        await press(pilot, "m", "enter")
+        assert labels(home, ulid(0)) == before
+    app = stage(seeded("old"), engine=None, readonly=True)
+    async with playing(app) as pilot:
+        await press(pilot, "L", "m")
+        assert "--readonly" in said(app)

@@ -66,6 +66,8 @@ SHOTS = {
     "sessions-crowd": _shot("crowd", "L", "ctrl+d", "j"),
     "sessions-filtered": _shot("crowd", "L", "slash", "=run-0123", "enter"),
     "sessions-hostile": _shot("hostile", "L"),
+    "sessions-labels": _shot("old", "L"),
+    "labels": _shot("old", "L", "G", "k", "m"),
     "sessions-empty": _shot("empty", "L"),
     "cleanup": _shot("old", "C"),
     "cleanup-crowd": _shot("crowd", "C", "G"),
