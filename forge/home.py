@@ -152,6 +152,7 @@ def prepare_home(home: Home) -> Home:
             f"cannot create the Forge home {home.root}: {error.strerror}. "
             "Choose another folder with FORGE_HOME=/path or --home."
         ) from error
+    _make_private(home)
     if not os.access(home.root, os.W_OK | os.X_OK):
         raise HomeError(
             f"the Forge home {home.root} is not writable by you. "
@@ -164,6 +165,21 @@ def prepare_home(home: Home) -> Home:
             "not work. Put the home on a local disk with FORGE_HOME=/path."
         )
     return home
+
+
+def is_private(folder: Path) -> bool:
+    """Whether nobody but its owner may look into a folder."""
+    return not folder.stat().st_mode & 0o077
+
+
+def _make_private(home: Home) -> None:
+    """Close a home to others that somebody made, or unpacked, with the permissions of every folder."""
+    if is_private(home.root) or home.root.stat().st_uid != os.geteuid():
+        return
+    ours = {home.sessions.name, home.trash.name, home.cache.name}
+    # A folder with other things in it is somebody's own choice; forge doctor says what it means.
+    if home.registry.exists() or {entry.name for entry in home.root.iterdir()} <= ours:
+        home.root.chmod(0o700)
 
 
 def filesystem_type(path: Path, mounts: Path = Path("/proc/mounts")) -> str:

@@ -7,6 +7,7 @@ names and paths in it: usage errors, tracebacks, warnings of libraries.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any, TextIO, cast
 
 from forge.text import clean_lines
@@ -24,6 +25,11 @@ class Harmless:
         """Write `text` as what it shows."""
         self.inner.write(clean_lines(text))
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write one text after the other."""
+        for line in lines:
+            self.write(line)
 
     def isatty(self) -> bool:
         """Whether it is a terminal; one that was denied gets no colours from others either."""

@@ -20,7 +20,7 @@ from forge.cli import surroundings
 from forge.cli.console import put, put_json, put_table
 from forge.cli.finding import Finding, State
 from forge.errors import ForgeError
-from forge.home import NETWORK_FILESYSTEMS, Home, filesystem_type, resolve_home
+from forge.home import NETWORK_FILESYSTEMS, Home, filesystem_type, is_private, resolve_home
 
 LOW_DISK = 5e9
 """Bytes; a 25 M session with its checkpoints and models takes about 2 GB."""
@@ -131,6 +131,9 @@ def home_folder(home: Home) -> Iterator[Finding]:
     remedy = "choose another folder with FORGE_HOME=/path or --home."
     if not os.access(existing, os.W_OK | os.X_OK):
         yield Finding("home", "wrong", f"{home.root} cannot be written", remedy)
+    elif existing == home.root and not is_private(home.root):
+        found = f"{home.root} can be looked into by others on this machine"
+        yield Finding("home", "note", found, f"chmod 700 {home.root}, or choose a folder of its own.")
     else:
         yield Finding("home", "ok", f"{home.root}{made}")
     kind = filesystem_type(existing)

@@ -13,6 +13,7 @@ import signal
 import sqlite3  # noqa: TID251 - as another program would
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,12 @@ def fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
+def link(path: Path, target: str | Path) -> None:
+    """A symbolic link in the place of a file."""
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
 def folder(path: Path) -> None:
     """A folder in the place of a file."""
     path.unlink(missing_ok=True)
@@ -142,6 +149,18 @@ def rows_of_nonsense(path: Path) -> None:
                 connection.execute(sql)
 
 
+def times_beyond_all_calendars(path: Path) -> None:
+    """Numbers that are no times, in rows that are whole otherwise."""
+    with closing(open_writer(path, synchronous="FULL", wal_autocheckpoint=1000)) as connection:
+        for sql in (
+            "UPDATE session SET created_at = 9e300, updated_at = -9e300, ended_at = 9e300",
+            "UPDATE event SET at = -9e300, step = 9223372036854775807",
+            "UPDATE heartbeat SET at = 9e300, steps_per_second = -1, eta_seconds = 9e300, step = -1",
+        ):
+            with suppress(OperationalError):  # the other database has no such table
+                connection.execute(sql)
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("not a database, and longer than its header would be " * 9, "utf-8"),
@@ -154,7 +173,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "foreign": foreign,
     "other tables": tables_of_another_shape,
     "nonsense": rows_of_nonsense,
-    "link to nowhere": lambda path: (path.unlink(missing_ok=True), path.symlink_to("/nowhere/at/all")),
+    "times": times_beyond_all_calendars,
+    "link to nowhere": partial(link, target="/nowhere/at/all"),
 }
 
 
@@ -163,7 +183,7 @@ def test_a_damaged_registry_is_told_in_a_sentence(damaged: Home, how: str) -> No
     before = surroundings(damaged)
     DAMAGES[how](damaged.registry)
     results = [told(damaged, *arguments) for arguments in READERS]
-    if how not in ("empty", "nonsense", "link to nowhere"):
+    if how not in ("empty", "nonsense", "times", "link to nowhere"):
         assert {result.code for result, arguments in zip(results, READERS, strict=True)
                 if arguments[0] in ("sessions", "logs", "stop")} == {9}  # fmt: skip
     assert surroundings(damaged) == before
@@ -187,7 +207,7 @@ SIDE_FILES = ["session.yaml", "log.jsonl", "lease", "checkpoints", "models"]
 @pytest.mark.parametrize("how", [*ODD, "loop", "deep", "huge line"])
 def test_a_damaged_file_of_a_session_is_told_in_a_sentence(damaged: Home, name: str, how: str) -> None:
     extra: dict[str, Callable[[Path], object]] = {
-        "loop": lambda path: (path.unlink(missing_ok=True), path.symlink_to(path)),
+        "loop": lambda path: link(path, path),
         "deep": lambda path: path.write_bytes(b"[" * 200_000 + b"\n"),
         "huge line": lambda path: path.write_bytes(b'{"message": "' + b"x" * 3_000_000),
     }
