@@ -90,17 +90,17 @@ def since(seconds: float) -> str:
 
 def time_of_day(at: float) -> str:
     """Local time: `14:02:10`."""
-    return time.strftime("%H:%M:%S", time.localtime(at))
+    return _clock(at, "%H:%M:%S")
 
 
 def date_time(at: float) -> str:
     """Local date and time: `2026-11-24 14:02`."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+    return _clock(at, "%Y-%m-%d %H:%M")
 
 
 def timestamp(at: float) -> str:
     """Local date and time to the second: `2026-11-24 14:02:10`."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+    return _clock(at, "%Y-%m-%d %H:%M:%S")
 
 
 def steps(value: int) -> str:
@@ -119,3 +119,11 @@ def _three(value: float) -> str:
     if abs(value) >= 100:
         return f"{value:.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _clock(at: float, form: str) -> str:
+    try:
+        return time.strftime(form, time.localtime(at))
+    except (OverflowError, ValueError, OSError):
+        # A damaged file may hold any number.
+        return "no time"

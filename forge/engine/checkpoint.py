@@ -33,7 +33,7 @@ LEAST_KEPT = 2
 _WEIGHTS_AT = "state/model/"
 _MAX_MANIFEST = 1 << 24
 # What reading a document of another shape than expected raises.
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
+_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 # The process or its user is at fault here, not the file: skipping would give up good checkpoints.
 _NOT_ITS_FAULT = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
@@ -225,7 +225,7 @@ def remove(folder: Path, step: int) -> None:
 def _metas(folder: Path) -> Iterator[tuple[int, Meta]]:
     """What the manifests say that are whole, the newest first."""
     for step in steps_in(folder):
-        with contextlib.suppress(DamagedError):
+        with contextlib.suppress(DamagedError, *_MALFORMED):
             yield step, _meta(_read_manifest(step_folder(folder, step)))
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ulid import ULID
 
+from forge import units
 from forge.engine.kernel import Kernel
 from forge.errors import ForgeError, SessionLeasedError
 from forge.reading import read_plain
@@ -161,9 +162,8 @@ def _lock(path: Path) -> int | None:
 def _busy_message(name: str, info: LeaseInfo | None) -> str:
     if info is None:
         return f'{name} is run by another process; attach with "forge-tui {name}".'
-    since = time.strftime("%H:%M", time.localtime(info.since))
     return (
-        f"{name} is running in pid {info.pid} on {info.host} since {since}; "
+        f"{name} is running in pid {info.pid} on {info.host} since {units.time_of_day(info.since)[:5]}; "
         f'attach with "forge-tui {name}" or stop it with "forge stop {name}".'
     )
 

@@ -62,18 +62,21 @@ def require_fit(path: Path, expected: Mapping[str, tuple[int, ...]]) -> None:
     Raises:
         NotFoundError, CheckpointError: as `load_weights`.
     """
+    problems = _mismatches(expected, _shapes(path))
+    if problems:
+        shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+        raise CheckpointError(f"{path}: weights of another model: {shown}")
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
     try:
-        entries = read_header(path)
+        return {name: entry.shape for name, entry in read_header(path).items()}
     except FileNotFoundError as error:
         raise NotFoundError(f"{path}: no such weights file") from error
     except HeaderError as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file: {error}") from error
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from error
-    problems = _mismatches(expected, {name: entry.shape for name, entry in entries.items()})
-    if problems:
-        shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
-        raise CheckpointError(f"{path}: weights of another model: {shown}")
 
 
 def load_decoder(directory: Path, device: torch.device) -> Decoder:
@@ -92,6 +95,10 @@ def load_decoder(directory: Path, device: torch.device) -> Decoder:
     weights = directory / WEIGHTS_FILE
     try:
         # A configuration may claim any size: the one that the weights have is compared with it first.
+        if config.n_layers > (tensors := len(_shapes(weights))):
+            raise CheckpointError(
+                f"{weights}: weights of another model: {tensors} tensors for {config.n_layers} layers"
+            )
         require_fit(weights, decoder_shapes(config))
         model = Decoder(config)
     except (RuntimeError, MemoryError) as error:

@@ -10,8 +10,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from forge import durable
+from forge.reading import read_plain
 
 CARD = "card.json"
+_MOST_BYTES = 1 << 24
 TEMPORARY = ".tmp"
 """The end of the name of what is being written or deleted."""
 
@@ -35,7 +37,7 @@ def _is_orphan(path: Path, phases: Collection[str]) -> bool:
     if path.name.endswith(TEMPORARY):
         return True
     try:
-        return json.loads((path / CARD).read_bytes())["phase"] in phases
-    except (OSError, ValueError, KeyError, TypeError):
+        return json.loads(read_plain(path / CARD, _MOST_BYTES, follow=False))["phase"] in phases
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         # Not one of ours, or not whole: it is not deleted on a guess.
         return False
