@@ -33,6 +33,7 @@ examples:
   forge trash
   forge trash undo swift-otter-12
   forge trash empty --older-than 7
+  forge trash log
 """,
 )
 
@@ -128,6 +129,40 @@ def empty(
             put_json(_purge_facts(rows, purged))
         elif purged is not None:
             _tell_purged(purged)
+    return 0
+
+
+@trash_app.command(
+    epilog="""\b
+examples:
+  forge trash log
+  forge trash log -n 1000 --json
+"""
+)
+@ends
+def log(
+    lines: Annotated[
+        int, typer.Option("-n", "--lines", metavar="N", min=1, max=100_000, help="The last so many.")
+    ] = 50,
+    json: Json = False,
+    home: Home = None,
+) -> int:
+    """What was moved, brought back and deleted, and by whom; it outlives the sessions."""
+    from forge.cli.home import engine_of
+    from forge.registry import cleanup
+
+    with engine_of(home) as engine:
+        rows = engine.registry.fetch(cleanup.audit(lines))
+    if json:
+        put_json({"audit": [row.model_dump() for row in rows]})
+    elif rows:
+        cells = [
+            [units.date_time(row.at), row.action, units.size(row.bytes or 0), row.actor, row.detail]
+            for row in reversed(rows)
+        ]
+        put_table(cells, ("WHEN", "WHAT", "SIZE", "BY", "SESSION"), right=(2,))
+    else:
+        say("nothing was moved or deleted yet.")
     return 0
 
 

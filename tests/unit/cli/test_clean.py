@@ -199,6 +199,23 @@ def test_emptying(forge: Forge, home: Home) -> None:
     assert forge("sessions", "--json").json["total"] == 0
 
 
+def test_what_was_deleted_is_written_down(forge: Forge, home: Home) -> None:
+    first, second = aged(home, "old\x1b[2J", 40), aged(home, "older", 41)
+    assert forge("trash", "log").err == "nothing was moved or deleted yet.\n"
+    forge("clean", "--yes")
+    forge("trash", "undo", "older")
+    forge("trash", "empty", "--yes")
+    heads, *lines = forge("trash", "log").out.splitlines()
+    assert heads.split() == ["WHEN", "WHAT", "SIZE", "BY", "SESSION"]
+    assert [line.split()[2] for line in lines] == ["trash", "trash", "undo", "purge", "purged"]
+    assert "old\\x1b[2J: ended 40 d ago, the limit is 30 days" in lines[1]
+    newest, *_ = rows = forge("trash", "log", "--json").json["audit"]
+    assert (newest["action"], newest["session_id"]) == ("purged", first)
+    assert newest["bytes"] >= 1000
+    assert {row["session_id"] for row in rows} == {first, second}
+    assert len(forge("trash", "log", "-n", "2", "--json").json["audit"]) == 2
+
+
 @pytest.mark.usefixtures("asked")
 def test_emptying_asks_and_no_is_the_default(forge: Forge, home: Home) -> None:
     aged(home, "old", 40)

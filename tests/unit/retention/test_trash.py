@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,7 @@ def test_twice_is_harmless(world: World) -> None:
         ("pinned", "it is pinned"),
         ("tagged", "it has the tag paper"),
         ("running", "it is running"),
+        ("paused", "it is paused"),
         ("checkpoint", "it can be resumed from its last checkpoint, and no age limit is set"),
         ("child", "s9 descends from it"),
         ("touched", "it has changed since the plan was made"),
@@ -116,6 +118,10 @@ def test_what_changed_since_the_plan_stays(world: World, change: str, why: str) 
         "running": lambda: world.registry.write(
             lambda c: edits.set_session_state(c, id, State.RUNNING, now=NOW)
         ),
+        "paused": lambda: [
+            world.registry.write(partial(edits.set_session_state, session_id=id, state=state, now=NOW))
+            for state in (State.RUNNING, State.PAUSED)
+        ],
         "checkpoint": lambda: _checkpoint(root),
         "child": lambda: world.add(9, parents=[1]),
         "touched": lambda: edit("UPDATE session SET updated_at = updated_at + 1 WHERE id = ?"),
