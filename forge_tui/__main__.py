@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--start",
         metavar="PRESET|FILE",
-        help="make a session from a preset or file and run it in this program",
+        help="make a session from a preset or file and run it",
     )
     add("--home", metavar="DIR", type=Path, help="the folder that holds everything (default: $FORGE_HOME)")
     add(

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from forge.engine import ChildRun, Engine, HostedRun, process
+from forge.engine import ChildRun, Engine, HostedRun, child, process
 from forge.engine.lease import Lease, read_info
 from forge.errors import ForgeError, IllegalTransitionError, NotFoundError, SessionLeasedError
 from forge.locks import is_held
@@ -78,9 +78,9 @@ def test_the_child_holds_the_lease_is_steered_and_gives_it_back(engine: Engine, 
     assert row.owner == info.owner
     assert row.starting or row.state is State.RUNNING
     assert engine.hosted() is None, "it is in no thread of this program"
-    child = psutil.Process(run.pid)
+    born = psutil.Process(run.pid)
     assert os.getsid(run.pid) == run.pid != os.getsid(0), "a session of its own: no terminal can hang it up"
-    assert child.terminal() is None
+    assert born.terminal() is None
     sinks = [Path(f"/proc/{run.pid}/fd/{number}").resolve() for number in range(3)]
     assert sinks == [Path("/dev/null"), paths.log, paths.log]
     mine = {descriptor.resolve() for descriptor in Path("/proc/self/fd").iterdir()}
@@ -99,26 +99,35 @@ def test_the_child_holds_the_lease_is_steered_and_gives_it_back(engine: Engine, 
 
 
 def test_it_is_the_same_run(engine: Engine, corpus: str) -> None:
-    """Begun in a process, stopped by its signal, and finished in a thread: as undisturbed, bit for bit."""
-    first = engine.create(config(corpus, 6))
-    alone = engine.start(first)
-    assert isinstance(alone, HostedRun)
-    assert alone.wait(PATIENCE)
+    """Begun in a process, killed there, and finished in a thread: as undisturbed, bit for bit."""
+    wanted = config(corpus, 40)
+    apart = wanted.model_copy(update={"runtime": wanted.runtime.model_copy(update={"host": "process"})})
+    alone, killed = engine.create(wanted), engine.create(apart)
+    here = engine.start(alone)
+    assert isinstance(here, HostedRun)
+    assert here.wait(PATIENCE)
 
-    wanted = config(corpus, 6)
-    wanted = wanted.model_copy(update={"runtime": wanted.runtime.model_copy(update={"host": "process"})})
-    second = engine.create(wanted)
-    run = engine.start(second)
+    run = engine.start(killed)
     assert isinstance(run, ChildRun)
-    run.stop("enough")
+    until(lambda: len(engine.registry.fetch(queries.checkpoints(killed, "pretrain"))) > 1, "two checkpoints")
+    os.kill(run.pid, signal.SIGKILL)
     assert run.wait(PATIENCE)
-    events = engine.registry.fetch(queries.latest_events(second, 99))
-    (said,) = [event.message for event in events if event.kind == "stop"]
-    assert said.startswith("stopped by SIGTERM, ")
-    again = engine.resume(second, "thread")
+    assert engine.reconcile() == [killed]
+    again = engine.resume(killed, "thread")
     assert isinstance(again, HostedRun)
     assert again.wait(PATIENCE)
-    assert outcome(engine, second) == outcome(engine, first)
+    assert outcome(engine, killed) == outcome(engine, alone)
+
+
+def test_a_signal_stops_it_with_a_checkpoint(engine: Engine, endless: str) -> None:
+    run = engine.spawn(endless)
+    until(lambda: bool(engine.registry.fetch(queries.checkpoints(endless, "pretrain"))), "a checkpoint")
+    run.stop("enough")
+    assert run.wait(PATIENCE)
+    assert run.exit_code == 0
+    said = [event.message for event in engine.registry.fetch(queries.latest_events(endless, 9))]
+    assert said[-1].startswith("stopped by SIGTERM, with a checkpoint at step ")
+    run.stop("to stop what has ended is no mistake")
 
 
 def test_a_second_run_of_a_program_gets_a_process(engine: Engine, endless: str, corpus: str) -> None:
@@ -275,6 +284,14 @@ def test_what_lies_in_the_folder_one_stands_in_is_not_imported(
     run = engine.spawn(endless)
     assert run.alive
     assert Path(f"/proc/{run.pid}/cwd").resolve() == tmp_path, "a corpus may be named from here"
+
+
+def test_a_starter_that_has_gone_is_no_reason_to_end() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    child._say(writer, {"held": True})
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(writer)
 
 
 # --- another pid namespace ------------------------------------------------------------------------------
