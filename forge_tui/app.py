@@ -37,7 +37,7 @@ from forge_tui.services.feed import SessionFeed
 from forge_tui.services.listing import SessionLister
 from forge_tui.services.pace import ATTACHED, HOSTING, LOW_BANDWIDTH, Pace
 from forge_tui.services.prover import Prover, ProverPort
-from forge_tui.services.proving import Proving
+from forge_tui.services.proving import LEAVE_SECONDS, Proving
 from forge_tui.services.pulse import Pulse, Wait, timed
 from forge_tui.services.store import Store
 from forge_tui.shell import Shell
@@ -127,7 +127,7 @@ class ForgeApp(Shell):
 
     async def on_unmount(self) -> None:
         """Close the databases: an open one keeps the interpreter from ending. Proofs end with the screen."""
-        await self.proving.cancel()
+        await self.proving.cancel(LEAVE_SECONDS)
         await self.store.close()
 
     # --- looking -----------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ from rich.text import Text
 from forge import units
 from forge.cli.console import put, put_json, put_table, say
 from forge.cli.exits import UNPROVEN
-from forge.home import resolve_home
+from forge.errors import ForgeError
+from forge.home import Home, resolve_home
 from forge.text import clean
 from forge.validate import PROOFS, Proof, Result, find, progress
 from forge.validate.job import Tell, run
@@ -49,6 +50,8 @@ def validate(
     chosen = [find(name) for name in dict.fromkeys(names)] or list(PROOFS)
     if listed:
         return _list(chosen, json=json)
+    if live := _live(resolve_home(home)):
+        say(f"{live} live here: the proofs cost it processor time, and it disturbs their figures")
     results: list[Result] = []
     with _ends_by_signal():
         for proof in chosen:
@@ -68,6 +71,19 @@ def exit_code(results: Sequence[Result]) -> int:
     """0 all passed, 1 one failed, `UNPROVEN` none failed but some could not run."""
     verdicts = {result.verdict for result in results}
     return 1 if "fail" in verdicts else UNPROVEN if "cannot-run" in verdicts else 0
+
+
+def _live(home: Home) -> str:
+    """Which run is live in the home, in words; empty when none is, or none can be seen."""
+    from forge.registry import LIVE, Error, fetch, open_reader, queries
+
+    try:
+        with contextlib.closing(open_reader(home.registry)) as connection:
+            rows = fetch(connection, queries.sessions(limit=2, states=LIVE))
+    except (Error, ForgeError, OSError):
+        # Whether the registry can be read is for `forge doctor` to say.
+        return ""
+    return "" if not rows else f"{rows[0].name} is" if len(rows) == 1 else "several runs are"
 
 
 def _list(proofs: Sequence[Proof], *, json: bool) -> int:

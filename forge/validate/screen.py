@@ -49,7 +49,7 @@ def prove(job: Job) -> list[Figure]:
         figures = _attached(headless, watched)
         share_cache(plain, screened)
         job.tell(0.3, "a hosted run begins")
-        hosted, terminal = Training.on_screen(screened)
+        hosted, terminal = Training.on_screen(screened, "runtime.host=thread")
         stack.enter_context(hosted)
         figures.append(
             Figure("memory of a screen with torch in it", terminal.resident_bytes() / 1e6, "MB", ">",

@@ -20,8 +20,6 @@ from forge.validate.result import parse
 from forge_tui.trials import DOCTOR, Fact
 
 CLI = "from forge.cli import main; main()"
-STOP_SECONDS = 45.0
-"""A run that a proof started is stopped with a checkpoint, and that may take a while."""
 _TAIL = 600
 
 Told = Callable[[float, str], None]
@@ -35,8 +33,8 @@ class ProverPort(Protocol):
     async def run(self, name: str, quick: bool, told: Told) -> Answer:
         """Run one to its end."""
 
-    async def stop(self) -> None:
-        """End what runs now; `run` then returns."""
+    async def stop(self, patience: float) -> None:
+        """End what runs now, by force after so many seconds; `run` then returns."""
 
 
 class Prover:
@@ -64,7 +62,7 @@ class Prover:
             self._process = None
         return _answer(name, document, process.returncode, tail)
 
-    async def stop(self) -> None:
+    async def stop(self, patience: float) -> None:
         """See `ProverPort.stop`."""
         process = self._process
         if process is None:
@@ -72,7 +70,7 @@ class Prover:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
             try:
-                await asyncio.wait_for(process.wait(), STOP_SECONDS)
+                await asyncio.wait_for(process.wait(), patience)
             except TimeoutError:
                 process.kill()
 

@@ -15,6 +15,11 @@ from forge_tui.ports import Clock
 from forge_tui.services.prover import Answer, ProverPort
 from forge_tui.trials import BUSY, Stage, Trial, Trials, fresh
 
+STOP_SECONDS = 45.0
+"""A run that a proof started is stopped with a checkpoint, and that may take a while."""
+LEAVE_SECONDS = 5.0
+"""Whoever leaves the screen does not wait that long."""
+
 
 class Proving:
     """Keeps the trials, and runs those that wait."""
@@ -49,12 +54,12 @@ class Proving:
             answer = await self._prover.run(name, trial.quick, partial(self._told, name))
             self._ended(name, answer)
 
-    async def cancel(self) -> None:
-        """End the one that runs, and let none of the others begin."""
+    async def cancel(self, patience: float = STOP_SECONDS) -> None:
+        """End the one that runs, by force after so many seconds, and let none of the others begin."""
         self._cancelled = True
         names = [trial.name for trial in self.trials.entries]
         self._become(self.trials.change(names, _cancelled))
-        await self._prover.stop()
+        await self._prover.stop(patience)
 
     def _told(self, name: str, share: float, doing: str) -> None:
         if not self._cancelled:

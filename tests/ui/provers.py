@@ -91,7 +91,7 @@ class FakeProver:
             await self.released.wait()
         return self.answers.get(name, Result(name))
 
-    async def stop(self) -> None:
+    async def stop(self, patience: float) -> None:
         """Let go of what is held."""
         self.stops += 1
         self.released.set()

@@ -174,11 +174,29 @@ async def test_a_program_that_is_asked_to_end_does(tmp_path: Path, monkeypatch: 
     running = asyncio.ensure_future(asked.run("ste", True, lambda *_: started.set()))
     async with asyncio.timeout(60):
         await started.wait()
-        await asked.stop()
+        await asked.stop(60)
         answer = await running
     assert isinstance(answer, Result)
     assert "it ended with -15" in answer.why
-    await asked.stop()
+    await asked.stop(60)
+
+
+async def test_a_program_that_does_not_listen_is_ended_by_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "print('ste 1% here', file=sys.stderr, flush=True); time.sleep(600)"
+    )
+    monkeypatch.setattr(prover, "CLI", code)
+    asked, started = Prover(Home(tmp_path)), asyncio.Event()
+    running = asyncio.ensure_future(asked.run("ste", True, lambda *_: started.set()))
+    async with asyncio.timeout(60):
+        await started.wait()
+        await asked.stop(0.1)
+        answer = await running
+    assert isinstance(answer, Result)
+    assert "it ended with -9" in answer.why
 
 
 async def test_the_screen_does_not_load_what_a_proof_needs(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ import pytest
 from forge.cli import validate as command
 from forge.cli.exits import UNPROVEN
 from forge.home import Home
+from forge.registry import State
 from forge.validate import PROOFS, Figure
 from forge.validate.job import CannotRunError, Job
 from forge.validate.proofs import Proof
-from tests.unit.cli.conftest import Forge, until
+from tests.unit.cli.conftest import Forge, add, until
 
 Prove = Callable[[Job], Sequence[Figure]]
 
@@ -101,6 +102,24 @@ def test_json_has_every_figure(forge: Forge, proofs: Callable[..., None]) -> Non
     lost, control = result["figures"]
     assert (lost["value"], lost["threshold"], lost["kept"], lost["control"]) == (3, "= 0", False, False)
     assert control["control"] is True
+
+
+def test_a_live_run_is_warned_about(forge: Forge, home: Home, proofs: Callable[..., None]) -> None:
+    proofs(good=passes)
+    add(home, "asleep")
+    assert "live" not in forge("validate").err
+    add(home, "awake", State.RUNNING)
+    assert "awake is live here: the proofs cost it processor time" in forge("validate").err
+    add(home, "awake-too", State.PAUSED)
+    assert "several runs are live here" in forge("validate").err
+
+
+def test_a_registry_that_cannot_be_read_stops_no_proof(
+    forge: Forge, home: Home, proofs: Callable[..., None]
+) -> None:
+    proofs(good=passes)
+    home.registry.write_bytes(b"not a database" * 100)
+    assert forge("validate").code == 0
 
 
 def test_only_what_was_named_is_run_and_it_is_told_how(forge: Forge, proofs: Callable[..., None]) -> None:
