@@ -103,7 +103,7 @@ class Terminal:
         maps = Path(f"/proc/{self.process.pid}/maps")
         return library in maps.read_text("utf-8", "replace") if maps.exists() else None
 
-    def close(self) -> None:
+    def close(self, patience: float = 20.0) -> None:
         """End it, politely at first."""
         if self.process.poll() is None:
             # The whole group, because a program may only be the start of another. One that is stopped hears
@@ -111,7 +111,7 @@ class Terminal:
             for number in (signal.SIGTERM, signal.SIGCONT):
                 os.killpg(self.process.pid, number)
             try:
-                self.process.wait(timeout=20)
+                self.process.wait(timeout=patience)
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()

@@ -25,6 +25,8 @@ from forge.validate.terminal import Terminal
 SETTLE_SECONDS = 1.0
 """A run that goes on fills its caches again before its steps count."""
 START_SECONDS = 180.0
+CLOSE_SECONDS = 2.0
+"""Nobody needs what a measured run would still save, and it may be long until its first step."""
 WARM_STEPS = 5
 LOG = "measured.log"
 """What a headless run writes, in the home's folder."""
@@ -94,7 +96,9 @@ class Training:
         """`forge-tui --start` in a terminal."""
         config = write_config(home, *settings)
         terminal = Terminal([*program(SCREEN), "--home", home.root, "--start", config])
-        return cls(home, terminal.process, terminal.close, lambda: terminal.output), terminal
+        return cls(
+            home, terminal.process, lambda: terminal.close(CLOSE_SECONDS), lambda: terminal.output
+        ), terminal
 
     def stop(self) -> None:
         """Stand still."""
@@ -193,7 +197,7 @@ def thread_seconds(process: int, thread: int) -> float:
 
 def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
     try:
-        process.wait(timeout=30)
+        process.wait(timeout=CLOSE_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -51,15 +51,14 @@ class Prover:
             *program(CLI), *command, "--json", "--home", str(self._home.root),
             stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True,
         )  # fmt: skip
+        # Kept when this is cancelled, as it is when the screen is left: somebody has to end the program.
         self._process = process
-        try:
-            assert process.stdout is not None
-            said = asyncio.ensure_future(_listen(process, told))
-            document = await process.stdout.read()
-            tail = await said
-            await process.wait()
-        finally:
-            self._process = None
+        assert process.stdout is not None
+        said = asyncio.ensure_future(_listen(process, told))
+        document = await process.stdout.read()
+        tail = await said
+        await process.wait()
+        self._process = None
         return _answer(name, document, process.returncode, tail)
 
     async def stop(self, patience: float) -> None:

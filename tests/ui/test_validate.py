@@ -181,6 +181,27 @@ async def test_a_program_that_is_asked_to_end_does(tmp_path: Path, monkeypatch: 
     await asked.stop(60)
 
 
+async def test_who_leaves_the_screen_gives_a_program_time_to_put_away_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = str(tmp_path / "away")
+    code = (
+        f"import signal, time; end = lambda *_: (open({away!r}, 'w').close(), sys.exit(0)); "
+        "signal.signal(signal.SIGTERM, end); "
+        "print('ste 1% here', file=sys.stderr, flush=True); time.sleep(600)"
+    )
+    monkeypatch.setattr(prover, "CLI", code)
+    asked, started = Prover(Home(tmp_path)), asyncio.Event()
+    running = asyncio.ensure_future(asked.run("ste", True, lambda *_: started.set()))
+    async with asyncio.timeout(60):
+        await started.wait()
+        # As Textual does with its workers, before the application is unmounted.
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await asked.stop(60)
+    assert (tmp_path / "away").exists()
+
+
 async def test_a_program_that_does_not_listen_is_ended_by_force(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
