@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from forge.config import PHASE_NAMES, PipelineConfig, contradictions, load_config
+from forge.config import PHASE_NAMES, ModelConfig, PipelineConfig, contradictions, load_config
 from forge.config.check import parameter_count
 from forge.config.corpus import corpus_form_problem
 
@@ -146,13 +146,25 @@ def estimate(config: PipelineConfig) -> Estimate:
     # Weights, gradients and two optimiser averages in fp32, and what a gradient filter keeps.
     state = parameters * 4 * max(_models(phase) * (4 + _filter_copies(phase)) for phase in phases)
     batch = max(phase.micro_batch for phase in phases) * config.data.seq_len
-    activations = batch * 4 * (m.n_layers * (16 * m.d_model + 5 * m.d_ff) + 3 * m.vocab_size)
+    activations = batch * 4 * _activations(m)
     kept = config.runtime.keep_checkpoints + 1  # and the best
     copies = [kept * _models(phase) * (3 + _filter_copies(phase)) + 1 for phase in phases]
     disk = parameters * 4 * sum(copies)
     tokens = sum(phase.steps * phase.batch_size for phase in phases) * config.data.seq_len
     steps = sum(phase.steps for phase in phases)
     return Estimate(parameters, steps, tokens, TORCH_BYTES + state + activations, disk)
+
+
+def _activations(m: ModelConfig) -> int:
+    """Numbers that one token leaves for the backward pass, about."""
+    stack = m.n_layers * (16 * m.d_model + 5 * m.d_ff)
+    if m.memory is not None:
+        stack += len(range(0, m.n_layers, m.memory.every)) * (
+            20 * m.d_model + 5 * m.memory.n_heads * m.memory.chunk
+        )
+    if m.recursion is None:
+        return stack + 3 * m.vocab_size
+    return m.recursion.supervision * ((m.recursion.latent_steps + 1) * stack + 3 * m.vocab_size)
 
 
 def _models(phase: Any) -> int:

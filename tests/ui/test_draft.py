@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forge.config import contradictions
+from forge.config import MemoryConfig, RecursionConfig, contradictions
 from forge.config.check import parameter_count
 from forge.home import Home
 from forge_tui import draft
@@ -98,6 +98,17 @@ def test_estimates_are_sums() -> None:
     # A control is a second model with all that belongs to it, in memory and in the checkpoints.
     assert e.memory_bytes - draft.estimate(alone).memory_bytes == pytest.approx(4 * 4 * e.parameters)
     assert e.disk_bytes - draft.estimate(alone).disk_bytes == pytest.approx(4 * 3 * 4 * e.parameters)
+
+
+def test_memory_and_recursion_cost_activations() -> None:
+    def estimated(**changes: object) -> float:
+        return draft.estimate(
+            TINY.model_copy(update={"model": TINY.model.model_copy(update=changes)})
+        ).memory_bytes
+
+    once, twice = (RecursionConfig(latent_steps=1, supervision=n) for n in (1, 2))
+    assert estimated() < estimated(memory=MemoryConfig(chunk=32)) < estimated(recursion=once)
+    assert estimated(recursion=once) < estimated(recursion=twice)
 
 
 def test_only_the_same_shape_compares() -> None:

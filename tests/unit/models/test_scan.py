@@ -78,7 +78,7 @@ def close(a: Tensor, b: Tensor) -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-@pytest.mark.parametrize("chunk", [1, 4, 5, 13, 64])
+@pytest.mark.parametrize("chunk", [1, 5, 13, 64])
 def test_it_is_the_loop_over_tokens(depth: int, chunk: int) -> None:
     """Chunk 1 is the true recursion; C is the loop whose gradients are taken at the chunk's first weights."""
     tokens, initial = some_tokens(), weights(depth)
@@ -105,7 +105,7 @@ DOCUMENTS = torch.tensor([[0] * 3 + [1] * 4 + [2] * 6, [0] * 8 + [1] * 1 + [2] *
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-@pytest.mark.parametrize("chunk", [1, 4, 5, 64])
+@pytest.mark.parametrize("chunk", [1, 5, 64])
 def test_each_document_starts_from_the_first_weights(depth: int, chunk: int) -> None:
     tokens, initial = some_tokens(), weights(depth)
     got = remember(tokens, initial, chunk, NO_LIMIT, DOCUMENTS)[0]
@@ -179,7 +179,7 @@ def test_gradients_are_right(depth: int, documents: bool) -> None:
     def run(*values: Tensor) -> Tensor:
         return remember(Tokens(*values[:6]), values[6:], 2, 1.5, numbers)[0]
 
-    assert torch.autograd.gradcheck(run, (*leaves, *first))
+    assert torch.autograd.gradcheck(run, (*leaves, *first), fast_mode=True)
 
 
 def test_a_text_that_repeats_itself_does_not_make_it_diverge() -> None:
