@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+import torch
 
 from forge.config import TrainingConfig
 from tests.recall import Recall, accuracy, without_memory
@@ -13,6 +16,15 @@ TRAINING = TrainingConfig(
     warmup_steps=20, weight_decay=0.0,
 )  # fmt: skip
 CHANCE = 1 / 16
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Matrices as small as these are slower on two threads, on a busy machine many times."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def test_a_model_with_memory_recalls_what_the_window_alone_cannot_see() -> None:

@@ -115,7 +115,7 @@ def test_each_document_starts_from_the_first_weights(depth: int, chunk: int) -> 
 
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("documents", [None, DOCUMENTS])
-@pytest.mark.parametrize("first", [1, 4, 6, 12])
+@pytest.mark.parametrize("first", [1, 4, 6, 10])
 def test_token_by_token_goes_on_from_any_place(depth: int, documents: Tensor | None, first: int) -> None:
     tokens, initial = some_tokens(), weights(depth)
     want, last = remember(tokens, initial, 4, 3.0, documents)
