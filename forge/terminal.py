@@ -16,11 +16,12 @@ OUTPUTS = (1, 2)
 
 
 def lead(descriptors: Iterable[int], log: Path | None) -> None:
-    """Make descriptors end elsewhere, whatever they led to; never fails.
+    """Make descriptors end elsewhere, whatever they led to.
 
     Args:
         descriptors: 1 and 2 are led to the log, all others to where nothing is read or written.
-        log: a session's log, to which lines are appended; none throws them away.
+        log: a session's log, to which lines are appended; none, or one that cannot be opened, throws them
+            away.
     """
     nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     sink = nowhere

@@ -138,9 +138,8 @@ class Guard(Signals):
             self._news.set()
             if self._closing:
                 return
-            if not in_time and not self._left and self._hosted() is None:
-                self._put_right()
-                self._leave(self._leaving or HUNG_UP)
+            if not in_time and not self._left:
+                self._insist()
 
     def _wait(self) -> bool:
         """Wait for a signal, or for the terminal to go; false where the screen should have left by now."""
@@ -156,6 +155,15 @@ class Guard(Signals):
         if self._terminal.fd in found:
             self.hung_up = True
         return bool(found)
+
+    def _insist(self) -> None:
+        """A screen that has not left in time is asked again while a run goes on, and else left behind."""
+        if self._hosted() is not None:
+            # A hang-up may have come before there was a screen to ask.
+            self._ask_to_leave(self._leaving)
+            return
+        self._put_right()
+        self._leave(self._leaving or HUNG_UP)
 
     def _lose_terminal(self) -> None:
         """Let the run go on without a screen; without one, the screen's end is the end."""

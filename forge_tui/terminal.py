@@ -209,8 +209,10 @@ class Terminal:
 
     def _try_write(self, data: bytes) -> bool:
         """Write what there is room for; whether that was all."""
-        with contextlib.suppress(OSError):
-            return os.write(self.fd, data) == len(data)
+        # Asked first, because a mere duplicate (see `_open`) would wait.
+        if terminal.takes_output(self.fd):
+            with contextlib.suppress(OSError):
+                return os.write(self.fd, data) == len(data)
         return False
 
     def _set_modes(self, modes: list[object]) -> None:

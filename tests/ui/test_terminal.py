@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import signal
 import termios
 import threading
 import time
@@ -12,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from textual.app import App
 
 from forge import terminal as lent
+from forge_tui.driver import driver_of
 from forge_tui.terminal import RESTORE, Terminal
 from tests.e2e.terminal import PATIENCE
 
@@ -184,3 +187,19 @@ def test_what_cannot_be_logged_is_thrown_away(tmp_path: Path) -> None:
     assert os.path.samestat(os.fstat(write), Path(os.devnull).stat())
     for each in (read, write):
         os.close(each)
+
+
+async def test_the_thread_that_reads_keys_ends_with_the_terminal(terminal: Terminal) -> None:
+    numbers = (signal.SIGTSTP, signal.SIGCONT)
+    before = [signal.getsignal(number) for number in numbers]
+    try:
+        kind = driver_of(terminal, lambda: True)
+        driver = kind(App[None]())
+        assert not driver.exit_event.is_set()
+        terminal.give_up(None)
+        assert driver.exit_event.is_set()
+        # One that is made too late reads nothing either.
+        assert kind(App[None]()).exit_event.is_set()
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
