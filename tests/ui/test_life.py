@@ -469,43 +469,49 @@ def test_a_program_that_only_looks_is_suspended_and_comes_back(desk: Desk, tmp_p
 # --- what a killed screen leaves ------------------------------------------------------------------------
 
 
-def shell(desk: Desk, run: Hosted) -> Terminal:
-    """A shell on a terminal that starts the program twice."""
+@pytest.fixture
+def twice(desk: Desk, tmp_path: Path) -> tuple[Hosted, Terminal]:
+    """A program, and a shell on a terminal that has started it and starts it again when it has ended."""
+    run = Hosted(desk, tmp_path, "idle")
     line = " ".join(run.command)
-    screen = desk.open("/bin/sh", "-c", f"{line}; echo killed; {line}; echo end; read answer")
+    screen = desk.open("/bin/sh", "-c", f"{line}; {line}; echo both ended; read answer")
     screen.wait_for("RUNNING")
-    return screen
+    return run, screen
 
 
-def children(pid: int) -> list[int]:
-    """Processes that a process has started."""
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
+def see_the_second(screen: Terminal) -> None:
+    """Wait for the screen of the second start, and leave it."""
+
+    def drawn() -> bool:
+        *_, second = screen.raw.rsplit(b"\x1b[?1049h", 1)
+        return screen.raw.count(b"\x1b[?1049h") == 2 and b"RUNNING" in second
+
+    screen.wait_until(drawn, "the second screen")
+    screen.press("q")
+    screen.wait_for("both ended")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_after_a_kill_the_next_start_puts_the_terminal_right_and_says_how(desk: Desk, tmp_path: Path) -> None:
-    run = Hosted(desk, tmp_path, "idle")
-    screen = shell(desk, run)
-    (process,) = children(screen.pid)
-    assert [note.name for note in run.home.screens.iterdir()]
+def test_after_a_kill_the_next_start_puts_the_terminal_right_and_says_how(
+    twice: tuple[Hosted, Terminal],
+) -> None:
+    run, screen = twice
+    (process,) = (
+        int(each) for each in Path(f"/proc/{screen.pid}/task/{screen.pid}/children").read_text().split()
+    )
+    assert len(list(run.home.screens.iterdir())) == 1
     os.kill(process, signal.SIGKILL)
-    screen.wait_until(lambda: children(screen.pid) not in ([], [process]), "the second start")
-    screen.wait_until(lambda: screen.mode_set(1049) is True and screen.sees("RUNNING"), "the second screen")
-    screen.press("q")
-    screen.wait_for("end")
+    see_the_second(screen)
     assert f"forge-tui was killed on this terminal (process {process})" in screen.said
     assert "type: reset (or: stty sane)" in screen.said
     assert screen.restored
     assert list(run.home.screens.iterdir()) == []
 
 
-def test_after_a_clean_end_nothing_is_said(desk: Desk, tmp_path: Path) -> None:
-    run = Hosted(desk, tmp_path, "idle")
-    screen = shell(desk, run)
+def test_after_a_clean_end_nothing_is_said(twice: tuple[Hosted, Terminal]) -> None:
+    _, screen = twice
     screen.press("q")
-    screen.wait_until(lambda: screen.raw.count(b"\x1b[?1049h") == 2 and screen.sees("RUNNING"), "the second")
-    screen.press("q")
-    screen.wait_for("end")
+    see_the_second(screen)
     assert "forge-tui was killed" not in screen.said
 
 
