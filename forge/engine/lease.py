@@ -26,6 +26,8 @@ from forge.reading import read_plain
 _ATTEMPTS = 5
 _MOST_BYTES = 4096
 _RETRY_SECONDS = 0.02
+_NO_TIME = 1e11
+"""No time since the epoch that a clock shows, nor one since a boot."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,7 @@ def read_info(path: Path) -> LeaseInfo | None:
         info = LeaseInfo(**json.loads(read_plain(path, _MOST_BYTES, follow=False)))
     except (OSError, ValueError, TypeError, RecursionError):
         return None
-    numbers: tuple[object, ...] = (info.since, info.uptime)
-    sound = all(type(number) in (int, float) for number in numbers) and _are_counts(info.oom_kills)
-    return info if sound else None
+    return info if _is_sound(info) else None
 
 
 def _write(descriptor: int, info: LeaseInfo) -> None:
@@ -131,8 +131,18 @@ def _write(descriptor: int, info: LeaseInfo) -> None:
     os.ftruncate(descriptor, len(text))
 
 
-def _are_counts(value: object) -> bool:
-    return isinstance(value, dict) and all(type(count) is int for count in value.values())
+def _is_sound(info: LeaseInfo) -> bool:
+    """Whether everything has its type: JSON may hold anything, and a time may be beyond all calendars."""
+    texts: tuple[object, ...] = (info.token, info.host, info.boot_id)
+    times: tuple[object, ...] = (info.since, info.uptime)
+    counts: object = info.oom_kills
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(isinstance(at, (int, float)) and 0 <= at < _NO_TIME for at in times)
+        and type(info.pid) is int
+        and isinstance(counts, dict)
+        and all(type(count) is int for count in counts.values())
+    )
 
 
 def _lock(path: Path) -> int | None:

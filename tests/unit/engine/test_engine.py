@@ -300,7 +300,7 @@ def test_a_live_owner_is_not_taken_over_when_its_clock_jumps(
     there = time.time() + years * 365 * 86_400
     monkeypatch.setattr(time, "time", lambda: there)
     # What the file says of pid, boot and start is for display.
-    stale = {**asdict(lease.info), "pid": 2**22 + 1, "boot_id": "another", "since": there - 1e9}
+    stale = {**asdict(lease.info), "pid": 2**22 + 1, "boot_id": "another", "since": there + 1e9}
     rig.paths.lease.write_text(json.dumps(stale))
     assert engine.reconcile() == []
     with pytest.raises(SessionLeasedError, match="otter is running in pid"):

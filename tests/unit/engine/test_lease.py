@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -153,6 +155,30 @@ def test_a_half_written_file_is_no_name(path: Path, text: str) -> None:
     with pytest.raises(SessionLeasedError, match="run by another process"):
         Lease.acquire(path, "otter")
     os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("pid", '"4121"'),
+        ("host", "[]"),
+        ("token", "null"),
+        ("boot_id", "3"),
+        ("since", "1e300"),
+        ("since", "NaN"),
+        ("since", "-1"),
+        ("uptime", "Infinity"),
+        ("oom_kills", "[]"),
+        ("oom_kills", '{"x": 0.5}'),
+    ],
+)
+def test_a_file_with_something_else_in_it_is_no_name(path: Path, field: str, value: str) -> None:
+    lease = Lease.acquire(path, "otter")
+    lease.release()
+    assert read_info(path) == lease.info
+    fields = {**asdict(lease.info), field: "HERE"}
+    path.write_text(json.dumps(fields).replace('"HERE"', value))
+    assert read_info(path) is None
 
 
 def test_a_shorter_name_leaves_nothing_of_a_longer_one(path: Path) -> None:
