@@ -16,7 +16,7 @@ from forge import locks
 from forge.config import change_settings, load_settings, save_policy
 from forge.home import Home
 from forge.registry import Registry, State, cleanup, edits
-from forge.retention import Decision, Outcome, Plan, SessionCleanupPolicy, execute, plan
+from forge.retention import Decision, Outcome, Plan, SessionCleanupPolicy, decide, execute, plan
 from forge_tui.app import ForgeApp
 from forge_tui.screens.cleanup import CleanupScreen
 from forge_tui.screens.confirm import ConfirmDialog
@@ -230,6 +230,8 @@ async def test_a_cleanup_and_its_undo(old_home: Home) -> None:
         assert states(old_home) == before
         assert "back" in shown(app)
         assert {d.session.id for d in plan_of(app).to_keep} >= {row.id for row in going}
+        await press(pilot, "u")
+        assert "nothing was cleaned up here yet" in said(app)
 
 
 async def test_what_was_pinned_after_the_question_stays_and_says_why(old_home: Home) -> None:
@@ -309,6 +311,56 @@ async def test_one_thing_at_a_time(old_home: Home, monkeypatch: pytest.MonkeyPat
         assert "just being moved or deleted" in said(app)
         held.set()
         await settle(pilot)
+
+
+async def test_what_is_typed_is_not_done_before_its_plan_is_shown(
+    old_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = threading.Event()
+
+    def slow(*arguments: Any) -> Plan:
+        assert held.wait(30)
+        return decide(*arguments)
+
+    app = stage(old_home)
+    async with playing(app) as pilot:
+        await press(pilot, "C", "e")
+        monkeypatch.setattr("forge_tui.screens.cleanup.decide", slow)
+        await pilot.press("end", "ctrl+u", "2", "enter", "x")
+        await pilot.pause()
+        assert "the plan is just being made" in said(app)
+        assert isinstance(app.screen, CleanupScreen)
+        held.set()
+        await settle(pilot)
+        await press(pilot, "x")
+        assert isinstance(app.screen, ConfirmDialog)
+        assert plan_count(app) in shown(app)
+
+
+def plan_count(app: ForgeApp) -> str:
+    (screen,) = (each for each in app.screen_stack if isinstance(each, CleanupScreen))
+    assert screen._plan is not None
+    assert screen._plan.policy.max_sessions_retained == 2
+    return f"Move {len(screen._plan.to_trash)} sessions"
+
+
+async def test_whoever_leaves_meanwhile_loses_nothing(
+    old_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = threading.Event()
+    app = stage(old_home)
+    async with playing(app) as pilot:
+        await press(pilot, "C")
+        going = [d.session.id for d in plan_of(app).to_trash]
+        monkeypatch.setattr("forge.retention.execute", _slow(held))
+        await pilot.press("x", "y", "d")
+        await pilot.pause()
+        assert isinstance(app.screen, DashboardScreen)
+        held.set()
+        await settle(pilot)
+        assert {states(old_home)[each] for each in going} == {State.TRASHED}
+        await press(pilot, "C", "tab", "u")
+        assert State.TRASHED not in {states(old_home)[going[-1]]}
 
 
 def _slow(held: threading.Event) -> Callable[..., Outcome]:
