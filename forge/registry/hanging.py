@@ -17,6 +17,8 @@ FIRST_STEP_SECONDS = 600.0
 """The first step of a run may have to be compiled."""
 OUTSIDE_SECONDS = 1800.0
 """Preparing data and measuring take their time, and say nothing meanwhile."""
+_NO_TIME = 1e9
+"""Thirty years: a heartbeat that is older was damaged."""
 
 
 def silence(state: State, beat: Heartbeat | None, now: float) -> str | None:
@@ -24,6 +26,8 @@ def silence(state: State, beat: Heartbeat | None, now: float) -> str | None:
     if state is not State.RUNNING or beat is None:
         return None
     passed = now - beat.at
+    if not passed < _NO_TIME:
+        return None
     usual = 1 / beat.steps_per_second if beat.steps_per_second > 0 else None
     if beat.status:
         limit, what = OUTSIDE_SECONDS, f"{beat.status}: no sign of life for {units.duration(passed)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -57,6 +58,12 @@ def test_nothing_is_expected_of_one_that_does_not_run(state: State) -> None:
 @pytest.mark.parametrize("age", [-1e9, -1.0, 0.0, 1.0])
 def test_a_clock_that_was_set_back_is_no_alarm(age: float) -> None:
     assert said(age) is None
+
+
+@pytest.mark.parametrize("age", [9e300, math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("speed", [5.0, 0.0, -1.0, math.nan, math.inf, 1e-300])
+def test_a_damaged_heartbeat_is_no_alarm(age: float, speed: float) -> None:
+    assert said(age, steps_per_second=speed) is None
 
 
 def test_before_the_first_sign_of_life_there_is_nothing_to_go_by() -> None:
