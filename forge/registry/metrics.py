@@ -68,14 +68,14 @@ class MetricsWriter:
         """
         if not records:
             return 0
-        with transaction(self._connection):
-            try:
+        try:
+            with transaction(self._connection):
                 flat = self._flatten(records)
                 self._insert(flat)
-            except BaseException:
-                # Ids of series that this transaction made are gone with it.
-                self._ids.clear()
-                raise
+        except BaseException:
+            # Ids of series that this transaction made are gone with it, also where only its commit failed.
+            self._ids.clear()
+            raise
         return len(flat) // _COLUMNS
 
     def heartbeat(self, beat: Heartbeat) -> None:

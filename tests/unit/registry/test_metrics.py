@@ -7,11 +7,13 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from forge import durable
 from forge.errors import RegistryError
 from forge.registry import BucketRow, Heartbeat, MetricsWriter, PointRow, SeriesRow, queries, sqlite
 from forge.registry.query import Query, T, fetch
@@ -109,6 +111,26 @@ def test_a_step_that_is_too_long_is_refused_and_nothing_is_half_written(
     assert ask(metrics_path, queries.series(None)) == []
     writer.append([("p", 1, {"loss": 1.0})])  # the id of the series that was rolled back is not reused
     assert points(metrics_path) == [(1, "1.0")]
+
+
+def test_a_commit_that_fails_forgets_the_series_that_it_would_have_made(
+    writer: MetricsWriter, metrics_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else all later points of that series would belong to none, and nobody would ever see them."""
+
+    def full(kind: str, do: Any, *subject: Any) -> Any:
+        if kind == "commit":
+            raise sqlite.Error("database or disk is full")
+        return do()
+
+    records = [("p", 3, {"val": 1.5})]
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "watcher", full)
+        with pytest.raises(sqlite.Error, match="full"):
+            writer.append(records)
+    writer.append(records)
+    writer.append([("p", 6, {"val": 1.25})])
+    assert points(metrics_path, "val") == [(3, "1.5"), (6, "1.25")]
 
 
 def test_hostile_names(writer: MetricsWriter, metrics_path: Path) -> None:
