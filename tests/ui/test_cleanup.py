@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from forge_tui.screens.confirm import ConfirmDialog
 from forge_tui.screens.dashboard import DashboardScreen
 from forge_tui.screens.sessions import SessionsScreen
 from forge_tui.services.cleanup import LEAST_SECONDS, OLD_SECONDS, Rhythm
+from tests.e2e.terminal import Desk
 from tests.ui import homes
 from tests.ui.homes import ulid
 from tests.ui.seed import NOW
@@ -398,6 +400,32 @@ async def test_looking_only_changes_nothing(seeded: Seeded) -> None:
             await press(pilot, key)
             assert "--readonly" in said(app)
         assert isinstance(app.screen, CleanupScreen)
+
+
+def test_the_real_engine_cleans_up_in_a_terminal(old_home: Home, desk: Desk) -> None:
+    # By number alone, which is the same whatever the time of the machine is.
+    save_policy(
+        old_home.settings,
+        SessionCleanupPolicy(max_sessions_retained=3, max_age_days=None, max_failed_age_days=None),
+    )
+    screen = desk.open(sys.executable, "-m", "forge_tui", env={"FORGE_HOME": str(old_home.root)})
+    screen.wait_for("swift-otter-12")
+    screen.press("C")
+    screen.wait_for("newest to keep", "verdict", "keep")
+    screen.press("e", "\x15", "1", "\r")
+    screen.wait_for("number 2 from the newest")
+    screen.press("x")
+    screen.wait_for("to the trash?")
+    screen.press("y")
+    screen.wait_for("moved into the trash; u undoes it")
+    gone = {id for id, state in states(old_home).items() if state is State.TRASHED} - {ulid(1), ulid(4)}
+    assert gone
+    assert all(old_home.trashed(each).root.is_dir() for each in gone)
+    screen.press("u")
+    screen.wait_for("back; cleanup leaves")
+    assert not gone & {id for id, state in states(old_home).items() if state is State.TRASHED}
+    screen.press("q")
+    assert screen.ended() == 0
 
 
 # --- going about ----------------------------------------------------------------------------------------
