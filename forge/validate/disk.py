@@ -71,10 +71,14 @@ class Disk:
     root: Path
     skip: int | None = None
     """Number of the fsync that does nothing, counted from 1."""
+    weak: str | None = None
+    """The database of which no commit is durable, as under synchronous=NORMAL."""
     dies_at: int | None = None
     """Number of the effect from which on nothing happens any more, until `revive`: the process is gone."""
     effects: list[str] = field(default_factory=list)
     syncs: list[str] = field(default_factory=list)
+    commits: list[str] = field(default_factory=list)
+    """Those under synchronous=FULL, by their database."""
     images: dict[bytes, Image] = field(default_factory=dict)
     final: list[Image] = field(default_factory=list)
     """Those of a cut after the operation has returned."""
@@ -201,7 +205,10 @@ class Disk:
     def _commit(self, path: Path, connection: sqlite.Connection) -> None:
         inode = path.lstat().st_ino
         self._databases[inode] = _database(path)
-        if sqlite.one_value(connection, "PRAGMA synchronous") == 2:
+        if sqlite.one_value(connection, "PRAGMA synchronous") != 2:
+            return
+        self.commits.append(path.name)
+        if self.weak is None or self.weak not in path.name:
             self._kept[inode] = self._databases[inode]
 
     # --- what a cut may leave -------------------------------------------------------------------------

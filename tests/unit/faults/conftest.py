@@ -107,10 +107,10 @@ class Bench:
             shutil.copytree(self._template, root)
         return Home(root)
 
-    def record(self, operation: Operation, skip: int | None = None) -> Disk:
-        """Run an operation to its end on a disk that can lose its power."""
+    def record(self, operation: Operation, *, skip: int | None = None, weak: str | None = None) -> Disk:
+        """Run an operation to its end on a disk that can lose its power; see `Disk` for the rest."""
         home = self.home(operation)
-        disk = Disk(home.root, skip)
+        disk = Disk(home.root, skip, weak)
         with operation.program(), operation.start(home) as act, disk.recording():
             act()
         shutil.rmtree(home.root)
