@@ -31,7 +31,7 @@ Place = tuple[int, str]
 """A folder's inode and a name in it."""
 SIDECARS = ("-wal", "-shm", "-journal")
 """Belong to a database, whose content is known by its commits."""
-RANDOM_IMAGES = 2
+RANDOM_IMAGES = 1
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class Fault:
     says: str
     """What SQLite makes of it."""
     refused: frozenset[durable.Kind]
-    """What it goes on refusing when the fault lasts."""
+    """What such a disk refuses."""
 
     def error(self, kind: durable.Kind) -> Exception:
         """What the one who asked gets."""
@@ -76,17 +76,11 @@ class Fault:
         return OSError(self.number, os.strerror(self.number), "the disk")
 
 
+_GROWS: frozenset[durable.Kind] = frozenset({"create", "write", "sync", "rename", "link", "mkdir", "commit"})
 FAULTS = {
-    "ENOSPC": Fault(
-        errno.ENOSPC,
-        "database or disk is full",
-        frozenset({"create", "write", "mkdir", "link", "commit"}),
-    ),
-    "EIO": Fault(
-        errno.EIO,
-        "disk I/O error",
-        frozenset({"create", "write", "sync", "rename", "link", "unlink", "mkdir", "rmdir", "commit"}),
-    ),
+    # To delete takes no room.
+    "ENOSPC": Fault(errno.ENOSPC, "database or disk is full", _GROWS),
+    "EIO": Fault(errno.EIO, "disk I/O error", _GROWS | {"unlink", "rmdir"}),
 }
 
 
@@ -152,9 +146,20 @@ class Bench:
         finally:
             shutil.rmtree(root)
 
-    def fail(self, operation: Operation, at: int, fault: Fault, *, lasting: bool) -> tuple[bool, list[str]]:
-        """Let the disk refuse the `at`-th effect; whether it came to that, and what is wrong afterwards."""
-        home, count, returned = self.home(operation), 0, False
+    def kinds(self, operation: Operation) -> list[durable.Kind]:
+        """The effects of an operation that nobody disturbs."""
+        seen: list[durable.Kind] = []
+
+        def note(kind: durable.Kind, do: Callable[[], T], *subject: Any) -> T:
+            seen.append(kind)
+            return do()
+
+        assert self._run(operation, note) == []
+        return seen
+
+    def fail(self, operation: Operation, at: int, fault: Fault, *, lasting: bool) -> list[str]:
+        """Let the disk refuse the `at`-th effect, or all from then on; what is wrong afterwards."""
+        count = 0
 
         def refuse(kind: durable.Kind, do: Callable[[], T], *subject: Any) -> T:
             nonlocal count
@@ -163,13 +168,17 @@ class Bench:
                 raise fault.error(kind)
             return do()
 
+        return self._run(operation, refuse)
+
+    def _run(self, operation: Operation, watcher: durable.Watcher) -> list[str]:
+        home, returned = self.home(operation), False
         with (
             operation.program(),
             without_waiting_for_the_medium(),
             operation.start(home) as act,
             pytest.MonkeyPatch.context() as patch,
         ):
-            patch.setattr(durable, "watcher", refuse)
+            patch.setattr(durable, "watcher", watcher)
             try:
                 act()
                 returned = True
@@ -178,7 +187,7 @@ class Bench:
             patch.undo()
         wrong = self.look(operation, home, done=returned)
         shutil.rmtree(home.root)
-        return count >= at, wrong
+        return wrong
 
     def look(self, operation: Operation, home: Home, *, done: bool) -> list[str]:
         """Open a home as a fresh process does, let it reconcile, and audit it."""
