@@ -24,6 +24,7 @@ from forge.cli.console import put, put_json, put_table, say
 from forge.cli.exits import UNPROVEN
 from forge.errors import ForgeError
 from forge.home import Home, resolve_home
+from forge.streams import inside
 from forge.text import clean
 from forge.validate import PROOFS, Proof, Result, find, progress
 from forge.validate.job import Tell, run
@@ -117,16 +118,16 @@ def _summary(results: Sequence[Result]) -> str:
 
 def _put(proof: Proof, result: Result) -> None:
     """One proof as a table, its verdict below."""
-    console = Console(highlight=False)
+    # Colours are the table's own; what stands in it is cleaned.
+    console = Console(file=inside(sys.stdout), highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=_PLAIN_WIDTH)
-    console.print(Text(f"{proof.name}: {proof.claim}", style="bold"))
+        console = Console(file=sys.stdout, highlight=False, width=_PLAIN_WIDTH)
+    console.print(Text(clean(f"{proof.name}: {proof.claim}"), style="bold"))
     if result.figures:
         console.print(_table(result))
-    line = Text.assemble((result.word, _INKS[result.verdict]), f" in {units.duration(result.seconds)}")
-    if result.why:
-        line.append(f": {clean(result.why)}")
-    console.print(line)
+    why = f": {result.why}" if result.why else ""
+    word = Text(clean(result.word), style=_INKS[result.verdict])
+    console.print(word, Text(clean(f"in {units.duration(result.seconds)}{why}")))
     console.print()
 
 
@@ -141,9 +142,9 @@ def _table(result: Result) -> Table:
         table.add_row(
             "control" if each.control else "",
             Text(clean(each.name)),
-            Text(each.shown),
-            Text(each.threshold),
-            Text(each.word, style="bold red" if each.kept is False else ""),
+            Text(clean(each.shown)),
+            Text(clean(each.threshold)),
+            Text(clean(each.word), style="bold red" if each.kept is False else ""),
         )
     return table
 
@@ -154,7 +155,7 @@ def _progress(proof: Proof, *, shown: bool, plain: bool) -> Iterator[Tell]:
     if not shown:
         yield lambda share, doing: None
         return
-    console = Console(stderr=True, highlight=False)
+    console = Console(file=inside(sys.stderr), stderr=True, highlight=False)
     if plain or not console.is_terminal or console.is_dumb_terminal:
         yield lambda share, doing: say(progress.line(proof.name, share, doing))
         return

@@ -23,6 +23,8 @@ from tests.e2e import hostile
 from tests.e2e.hostile import MARKUP, foreign_in, make_home, pieces, poison, raw_in, ulid, word
 from tests.e2e.terminal import Desk
 
+LABELS = (("pin", 1), ("unpin", 1), ("tag", 2), ("note", 2), ("validate", 2))
+"""Commands and how many hostile texts each is given."""
 ROOT = str(Path(__file__).resolve().parents[2])
 SCREENS = (sys.executable, "-m", "forge_tui")
 
@@ -91,12 +93,13 @@ def calls(folder: Path, home: Home) -> list[Call]:
         given += [[name, ulid(number)] for name in ("status", "logs")]
     given += [[name, ulid(0), *more] for name in ("status", "logs", "stop") for more in ((), ("--json",))]
     for text in ("".join(found[start : start + 40]) for start in range(0, len(found), 40)):
-        given += [["pin", text], ["unpin", text], ["tag", text, text], ["note", text, text]]
+        given += [[name, *[text] * count] for name, count in LABELS]
     given += [
         ["sessions", "--limit", "1000"], ["sessions", "--json"], ["status"], ["logs"], ["clean"], ["trash"],
         ["clean", "--keep", "1", "--json"], ["trash", "list"], ["trash", "empty"],
         ["config", "check", str(evil)], ["config", "presets"], ["config", "schema"], ["config", "settings"],
-        ["config", "show", "tiny"], ["doctor"],
+        ["config", "show", "tiny"], ["doctor"], ["audit", "--quiet"],
+        ["audit", "--json"], ["validate", "--list"],
     ]  # fmt: skip
     completed: list[Call] = [
         ([], {"_FORGE_COMPLETE": "complete_bash", "COMP_WORDS": f"forge {line}", "COMP_CWORD": "2"})
@@ -207,7 +210,6 @@ def test_no_screen_lets_anything_but_its_own_sequences_through(desk: Desk, full:
     screen.wait_until(lambda: not screen.sees("keys · dashboard"), "the help's end")
     screen.press("L")
     screen.wait_for("newest first")
-    screen.press("G")
     screen.wait_until(lambda: screen.sees(word(0)), "the oldest session")
     screen.press("\x10")
     screen.wait_for("Search for commands")

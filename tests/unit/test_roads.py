@@ -32,6 +32,8 @@ SHOWN_WHEN_SET = frozenset(
 )
 
 EXCEPTIONS = {
+    ("forge/cli/validate.py", "_put"): "its table has cells that are cleaned where they are made",
+    ("forge/cli/validate.py", "_table"): "cells are `Text` of what is cleaned, and no markup is read in them",
     ("forge/cli/console.py", "put_text"): "a program gets it as it is; a terminal gets it cleaned",
     ("forge/cli/console.py", "put_table"): "its cells are cleaned by `table`, which aligns what is seen",
     ("forge_tui/widgets/ink.py", "strip"): "the plain text of a line that is a `Text` already",
@@ -71,6 +73,9 @@ class Module:
             return False
         name = _called(node)
         if name in FORBIDDEN:
+            return True
+        if name == "Console" and not any(keyword.arg == "file" for keyword in node.keywords):
+            # Rich would draw through the last door, which shows its colours as text; see `streams.inside`.
             return True
         arguments = node.args[:1] if name in SHOWN_FIRST else []
         if name == "print":
@@ -131,6 +136,8 @@ class Module:
         name = _called(node)
         if name in DOORS:
             return True
+        if name == "Text" and node.args:
+            return self.harmless(node.args[0], scope, depth - 1)
         if name in ("encode", "replace", "expand_tabs") and isinstance(node.func, ast.Attribute):
             return self.harmless(node.func.value, scope, depth - 1)
         if name == "join" and len(node.args) == 1:
@@ -194,6 +201,7 @@ RAW = [
     "def f(hit, reason): return Hit(1, 2, 3, help=reason)",
     "def f(name): return Text.from_markup(f'[b]{name}[/]')",
     "def f(question): typer.confirm(question)",
+    "def f(): return Console(stderr=True)",
 ]
 HARMLESS = [
     "print('done')",
