@@ -179,22 +179,23 @@ class Decoder(nn.Module):
         loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction=reduction)
         return loss.view_as(targets) if reduction == "none" else loss
 
-    def training_loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def training_loss(self, inputs: Tensor, targets: Tensor, *, eager: bool = False) -> Tensor:
         """What training minimises: `loss`, or with a recursion all its supervision steps and the halting.
 
-        The mean is over the targets that count; -100 does not.
+        The mean is over the targets that count; -100 does not. `eager` leaves out what was compiled.
         """
         recursion = self.config.recursion
         if not self.in_parts:
             return self.loss(inputs, targets)
         counts = targets != IGNORED
-        net, x = self._ready(inputs, None, self._run)
+        net, x = self._ready(inputs, None, _run_block if eager else self._run)
+        judge = _judge if eager else self._judge
         if recursion is None:
-            return (self._judge(net(x), self.embedding.weight, targets)[0] * counts).sum() / counts.sum()
+            return (judge(net(x), self.embedding.weight, targets)[0] * counts).sum() / counts.sum()
         carry, losses, stops, right = start(x), [], [], []
         for _ in range(recursion.supervision):
             carry = supervision_step(net, x, carry.detached(), recursion)
-            loss, correct = self._judge(carry.y, self.embedding.weight, targets)
+            loss, correct = judge(carry.y, self.embedding.weight, targets)
             losses.append(loss)
             right.append(correct)
             if self.halting is not None:

@@ -225,7 +225,7 @@ class Trainer:
         try:
             with self._autocast():
                 # Not the compiled one: each length would be compiled for its own.
-                loss = self.model.loss(inputs, targets)
+                loss = self.model.training_loss(inputs, targets, eager=True)
             loss.backward()
         except RuntimeError as error:
             if not is_out_of_memory(error):

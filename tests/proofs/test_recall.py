@@ -15,7 +15,7 @@ pytestmark = pytest.mark.proofs
 
 TASK = Recall(pairs=16, values=64, gap=32, width=64, layers=2, window=8, chunk=16)
 TRAINING = TrainingConfig(
-    steps=700, batch_size=32, micro_batch=32, optimizer="muon", learning_rate=5e-3, muon_learning_rate=0.03,
+    steps=600, batch_size=32, micro_batch=32, optimizer="muon", learning_rate=5e-3, muon_learning_rate=0.03,
     warmup_steps=20, weight_decay=0.0,
 )  # fmt: skip
 CHANCE = 1 / 64
