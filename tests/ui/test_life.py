@@ -389,9 +389,9 @@ def test_what_libraries_print_goes_to_the_log(desk: Desk, tmp_path: Path) -> Non
 # --- training without a screen --------------------------------------------------------------------------
 
 
-def kept(desk: Desk, folder: Path) -> tuple[Hosted, Terminal]:
+def kept(desk: Desk, folder: Path, *modes: str) -> tuple[Hosted, Terminal]:
     """A run whose screen was left."""
-    run = Hosted(desk, folder)
+    run = Hosted(desk, folder, *modes)
     screen = run.open()
     screen.press("q")
     screen.wait_for("keep training without it")
@@ -423,6 +423,17 @@ def test_without_a_screen_ctrl_c_stops_with_a_checkpoint(desk: Desk, tmp_path: P
     assert screen.ended() == 130
     screen.wait_for("stopping at the next step with a checkpoint", "forge resume swift-otter-12")
     assert run.stopped
+
+
+def test_without_a_screen_a_second_ctrl_c_waits_for_nothing(desk: Desk, tmp_path: Path) -> None:
+    run, screen = kept(desk, tmp_path, "stuck")
+    screen.press("ctrl+c")
+    screen.wait_for("stopping at the next step with a checkpoint; once more ends at once")
+    run.goes_on(screen)
+    screen.press("ctrl+c")
+    assert screen.ended() == 130
+    assert screen.restored
+    assert not run.stopped
 
 
 def test_without_a_screen_a_closed_terminal_is_safe(desk: Desk, tmp_path: Path) -> None:
