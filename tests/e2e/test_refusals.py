@@ -76,12 +76,14 @@ def test_too_small_a_window_says_so_and_comes_back(desk: Desk) -> None:
         (["--start", "bad.yaml"], 3, ["bad.yaml", "learning_rat", "unknown key"]),
         (["no-such-otter"], 4, ["no-such-otter", "forge sessions"]),
         (["--readonly", "--start", "tiny"], 3, ["--readonly"]),
+        (["--start", "lost.yaml"], 7, ["nowhere", "no file matches"]),
     ],
 )  # fmt: skip
 def test_what_cannot_be_opened(
-    desk: Desk, watch: Watch, tmp_path: Path, arguments: list[str], code: int, words: list[str]
+    desk: Desk, home: Home, tmp_path: Path, arguments: list[str], code: int, words: list[str]
 ) -> None:
     (tmp_path / "bad.yaml").write_text("name: bad\npretrain: {learning_rat: 1}\n", "utf-8")
+    (tmp_path / "lost.yaml").write_text('data: {corpus: "text:/nowhere/*.txt"}\n', "utf-8")
     arguments = [str(tmp_path / each) if each.endswith(".yaml") else each for each in arguments]
     screen = desk.open(FORGE_TUI, *arguments)
     assert screen.ended() == code
@@ -89,7 +91,7 @@ def test_what_cannot_be_opened(
     assert not missing, str(screen)
     assert "Traceback" not in screen.text
     assert screen.mode_set(1049) is None
-    assert watch.sessions() == []
+    assert not home.root.exists(), "a mistake makes no home"
 
 
 @pytest.mark.parametrize("command", [[FORGE_TUI], [FORGE_TUI, "--start", "tiny"], [FORGE, "run", "tiny"]])
