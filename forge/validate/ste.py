@@ -60,7 +60,7 @@ def prove(job: Job) -> list[Figure]:
 
 
 def _prove(job: Job) -> list[Figure]:
-    seeds, steps = (2, 40) if job.quick else (5, 150)
+    seeds, steps = (2, 40) if job.quick else (5, 100)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     arms = {name: Arm() for name in ARMS}
     exact: list[float] = []
