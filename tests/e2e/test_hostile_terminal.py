@@ -96,7 +96,7 @@ def calls(folder: Path, home: Home) -> list[Call]:
         given += [[name, *[text] * count] for name, count in LABELS]
     given += [
         ["sessions", "--limit", "1000"], ["sessions", "--json"], ["status"], ["logs"], ["clean"], ["trash"],
-        ["clean", "--keep", "1", "--json"], ["trash", "list"], ["trash", "empty"],
+        ["clean", "--keep", "1", "--json"], ["trash", "list"], ["trash", "log"], ["trash", "empty"],
         ["config", "check", str(evil)], ["config", "presets"], ["config", "schema"], ["config", "settings"],
         ["config", "show", "tiny"], ["doctor"], ["audit", "--quiet"],
         ["audit", "--json"], ["validate", "--list"],
