@@ -11,6 +11,11 @@ from pathlib import Path
 
 from forge.errors import CorpusError
 
+FILE_KINDS = {"text": ".txt", "jsonl": ".jsonl", "parquet": ".parquet"}
+"""Corpora that are files, and how those usually end."""
+NAMED_KINDS = ("hf", "gym")
+"""Corpora that are named; whether there is such a one is found when they are opened."""
+
 
 def require_corpus(corpus: str) -> None:
     """Refuse a corpus that cannot be read.
@@ -27,29 +32,37 @@ def corpus_form_problem(corpus: str) -> str | None:
     text = corpus.strip()
     if text == "stdlib":
         return None
-    if not text.startswith("text:"):
-        return "stdlib, or files: text:/data/*.txt"
-    return None if text.removeprefix("text:").strip() else "a pattern is missing after text:"
+    kind, mark, argument = text.partition(":")
+    if not mark or kind not in (*FILE_KINDS, *NAMED_KINDS):
+        return "stdlib, or files: text:/data/*.txt (jsonl:, parquet:, hf: and gym: too)"
+    if argument.partition("#")[0].strip():
+        return None
+    return f"a {'pattern' if kind in FILE_KINDS else 'name'} is missing after {kind}:"
 
 
 def corpus_problem(corpus: str) -> str | None:
     """Why this cannot be trained on; may look at the disk for a moment, so not on an event loop."""
-    if (problem := corpus_form_problem(corpus)) is not None or corpus.strip() == "stdlib":
+    kind, _, argument = corpus.strip().partition(":")
+    if (problem := corpus_form_problem(corpus)) is not None or kind not in FILE_KINDS:
         return problem
     try:
-        return _files_problem(str(Path(corpus.strip().removeprefix("text:").strip()).expanduser()))
+        pattern = Path(argument.strip()).expanduser()
+        if kind != "text" and not pattern.exists():
+            # What follows the last # names a field.
+            pattern = Path(argument.strip().rpartition("#")[0] or argument.strip()).expanduser()
+        return _files_problem(str(pattern), FILE_KINDS[kind])
     except (ValueError, RuntimeError, OSError) as error:
         # A NUL byte, `~nobody`, or a name that the system refuses.
         return f"this is no pattern of files ({error})"
 
 
-def _files_problem(pattern: str) -> str | None:
+def _files_problem(pattern: str, ending: str) -> str | None:
     if "**" in pattern:
         # A recursive pattern may walk a whole disk: only its fixed beginning is looked at.
         folder = Path(pattern.partition("**")[0] + "x").parent
         return None if folder.is_dir() else f"there is no folder {folder}"
     if Path(pattern).is_dir():
-        return f"this is a folder; name files in it: {pattern.rstrip('/')}/**/*.txt"
+        return f"this is a folder; name files in it: {pattern.rstrip('/')}/**/*{ending}"
     # iglob, because Path.glob takes no absolute pattern. A name may hold what a pattern would mean.
     found = Path(pattern).exists() or any(glob.iglob(pattern))  # noqa: PTH207
     return None if found else "no file matches"

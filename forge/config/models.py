@@ -106,7 +106,9 @@ class DataConfig(Settings):
     """Which text is trained on, and how it is cut."""
 
     corpus: str = "stdlib"
-    """`stdlib` (the Python standard library's own source) or `text:GLOB`."""
+    """`stdlib` (the Python standard library's own source), `text:GLOB`, `jsonl:GLOB[#field]`,
+    `parquet:GLOB[#column]`, `hf:NAME[:config][#column]` (a data set of the Hugging Face Hub, or a folder), or
+    `gym:TASK[:count]` (a procedural task of reasoning-gym)."""
     seq_len: int = Field(128, ge=8)
     """Tokens in one training sequence."""
     dev_fraction: float = Field(0.04, gt=0, lt=0.5)

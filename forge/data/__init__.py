@@ -1,10 +1,10 @@
 """From text to training batches: corpora, tokenizer, token shards. Imports neither torch nor tokenizers."""
 
 from forge.data.batches import epochs, epochs_warning, eval_windows, train_batch
-from forge.data.corpora import CORPORA, Corpus, CorpusKind, Document, read_corpus
+from forge.data.corpora import CORPORA, Corpus, CorpusKind, read_corpus
+from forge.data.documents import SPLITS, Document, Split
 from forge.data.prepare import prepare, prepare_for
 from forge.data.shards import CorpusInfo, HeldOutDocument, SplitInfo, TokenData, open_shards
-from forge.data.split import SPLITS, Split
 from forge.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 __all__ = [

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from forge.data.documents import Split
 from forge.data.shards import TokenData
-from forge.data.split import Split
 from forge.errors import CorpusError
 
 if TYPE_CHECKING:

@@ -7,46 +7,20 @@ the order of a directory nor a file's name or time can change what is trained on
 from __future__ import annotations
 
 import hashlib
-import os
-import platform
-import stat
-import sysconfig
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
+from forge.data.documents import Document, Skipped, Source
+from forge.data.files import open_stdlib, open_text
+from forge.data.gym import open_gym
+from forge.data.hub import open_hub
+from forge.data.rows import open_jsonl, open_parquet
 from forge.errors import CorpusError
 
-MAX_FILE_BYTES = 64 * 2**20
-"""A larger file is skipped and counted: it is a dump or a log, not a document."""
 MAX_CORPUS_BYTES = 2 * 2**30
 """A corpus is held in memory while it is prepared."""
-
-EMPTY = "empty"
-"""Reason of a file without text; packages are full of them, so nobody needs to be told."""
-
-_GLOB_MAGIC = frozenset("*?[")
-# `_sysconfigdata*` and `config-*` hold this machine's build paths: with them no two machines share a hash.
-_STDLIB_LEFT_OUT = frozenset(
-    {"test", "tests", "idle_test", "site-packages", "dist-packages", "lib-dynload", "__pycache__"}
-)
-
-
-@dataclass(frozen=True)
-class Document:
-    """One file of a corpus: UTF-8 text without NUL bytes, more than white space."""
-
-    name: str
-    """Path relative to the corpus, for display; always valid Unicode."""
-    data: bytes
-    digest: str
-    """SHA-256 of `data` in hex; orders documents, picks their split, and names the corpus."""
-
-    @classmethod
-    def of(cls, name: str, data: bytes) -> Document:
-        """A document with its digest."""
-        return cls(os.fsencode(name).decode("utf-8", "replace"), data, hashlib.sha256(data).hexdigest())
+MAX_DOCUMENTS = 4_000_000
+"""Each costs some 500 bytes beside its text."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +33,7 @@ class Corpus:
     documents: tuple[Document, ...]
     """In the order of (digest, name)."""
     skipped: Mapping[str, int]
-    """Files that were left out, by reason."""
+    """Files and rows that were left out, by reason."""
 
     @property
     def hash(self) -> str:
@@ -75,95 +49,31 @@ class Corpus:
 
 @dataclass(frozen=True)
 class CorpusKind:
-    """A kind of corpus: how its files are found, and what is recorded about it."""
+    """A kind of corpus: how it is written, and how it is opened."""
 
     usage: str
     """How it is written in `data.corpus`."""
-    licence: str
-    """Goes into the model card."""
-    find: Callable[[str], Iterable[tuple[str, Path]]]
-    """The whole spec to (name, path) of every candidate file; raises CorpusError when it names none."""
-    python_version: str | None = None
-    """The Python that the text belongs to, where it belongs to one."""
-
-
-def _find_stdlib(spec: str) -> Iterator[tuple[str, Path]]:
-    if spec != "stdlib":
-        raise CorpusError(f"corpus {spec}: stdlib takes no argument. Set data.corpus to stdlib.")
-    root = Path(sysconfig.get_paths()["stdlib"]).resolve()
-    if not (root / "os.py").is_file():
-        # Zipped and stripped distributions hold compiled modules only.
-        raise CorpusError(
-            f"corpus {spec}: this Python came without the source of its standard library (looked in {root}). "
-            "Use another Python, or text:GLOB."
-        )
-    for parent, folders, files in os.walk(root):
-        folders[:] = [
-            name for name in folders if name not in _STDLIB_LEFT_OUT and not name.startswith("config-")
-        ]
-        for name in files:
-            path = Path(parent, name)
-            if not name.endswith(".py") or name.startswith("_sysconfigdata"):
-                continue
-            # Distributions link sitecustomize.py to /etc: that is this machine's, not the library's.
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
-                continue
-            yield str(path.relative_to(root)), path
-
-
-def _find_text(spec: str) -> Iterator[tuple[str, Path]]:
-    pattern = spec.partition(":")[2]
-    if not pattern.strip():
-        raise CorpusError(
-            f"corpus {spec}: no files are named. Write text:GLOB, for example text:~/notes/**/*.md."
-        )
-    try:
-        whole = Path(pattern).expanduser()
-        if whole.is_dir():
-            raise CorpusError(
-                f"corpus {spec}: this is a folder. Name files in it: {spec.rstrip('/')}/**/*.txt."
-            )
-        if whole.exists():
-            yield whole.name, whole
-            return
-        yield from _matches(spec, whole)
-    except (ValueError, RuntimeError, OSError) as error:
-        # A NUL byte, `**` glued to other characters, `~nobody`, or a name that the system refuses.
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise CorpusError(
-            f"corpus {spec}: the pattern cannot be used: {reason}. Correct data.corpus."
-        ) from error
-
-
-def _matches(spec: str, whole: Path) -> Iterator[tuple[str, Path]]:
-    """Files that match the pattern; hidden ones only where the pattern itself names them, as in a shell."""
-    parts = whole.parts
-    first = next((i for i, part in enumerate(parts) if _GLOB_MAGIC & set(part)), len(parts))
-    base, rest = Path(*parts[:first]), list(parts[first:])
-    if not rest:
-        return
-    if base.is_dir() and not os.access(base, os.R_OK | os.X_OK):
-        raise CorpusError(f"corpus {spec}: the folder {base} cannot be read by you. Fix its permissions.")
-    if rest[-1] == "**":
-        rest.append("*")
-    wants_hidden = any(part.startswith(".") for part in rest)
-    # pathlib's `**` does not follow links to folders, so a cycle of links cannot trap it.
-    for path in base.glob("/".join(rest)):
-        inside = path.relative_to(base)
-        hidden = any(part.startswith(".") for part in inside.parts)
-        if (wants_hidden or not hidden) and not path.is_dir():
-            yield str(inside), path
+    open: Callable[[str, Skipped], Source]
+    """The whole spec to its documents; raises CorpusError, then or while they are read."""
+    endless: bool = False
+    """It may be larger than any disk: with `data.max_bytes` it is read from its beginning up to there."""
 
 
 CORPORA: Mapping[str, CorpusKind] = {
-    "stdlib": CorpusKind("stdlib", "PSF-2.0", _find_stdlib, platform.python_version()),
-    "text": CorpusKind("text:GLOB", "unknown (your own files)", _find_text),
+    "stdlib": CorpusKind("stdlib", open_stdlib),
+    "text": CorpusKind("text:GLOB", open_text),
+    "jsonl": CorpusKind("jsonl:GLOB[#field]", open_jsonl),
+    "parquet": CorpusKind("parquet:GLOB[#column]", open_parquet),
+    "hf": CorpusKind("hf:NAME[:config][#column]", open_hub, endless=True),
+    "gym": CorpusKind("gym:TASK[:count]", open_gym),
 }
 """Every kind of corpus; adding one is a function and a line here."""
 
 
-def read_corpus(spec: str) -> Corpus:
-    """Read every document of a corpus; files that are not usable text are skipped and counted.
+def read_corpus(spec: str, max_bytes: int | None = None) -> Corpus:
+    """Read every document of a corpus; files and rows that are not usable text are skipped and counted.
+
+    `max_bytes` ends the reading of an endless corpus; which documents of another are used is decided later.
 
     Raises:
         CorpusError: unknown kind, nothing found, nothing usable among what was found, or too large.
@@ -172,76 +82,40 @@ def read_corpus(spec: str) -> Corpus:
     if kind is None:
         kinds = ", ".join(known.usage for known in CORPORA.values())
         raise CorpusError(f"corpus {spec}: there is no such kind. Set data.corpus to one of: {kinds}.")
+    skipped = Skipped()
+    source = kind.open(spec, skipped)
     documents: list[Document] = []
-    skipped: Counter[str] = Counter()
     total = 0
-    for name, path in kind.find(spec):
-        try:
-            data = read_text_file(path)
-        except _UnusableFile as error:
-            skipped[error.reason] += 1
-            continue
-        total += len(data)
-        if total > MAX_CORPUS_BYTES:
-            raise CorpusError(
-                f"corpus {spec}: it is larger than {MAX_CORPUS_BYTES / 2**30:g} GiB, too large to prepare in "
-                "memory. Name fewer files."
-            )
-        documents.append(Document.of(name, data))
+    for document in source.documents:
+        total += len(document.data)
+        if kind.endless and max_bytes is not None and total > max_bytes:
+            break
+        if total > MAX_CORPUS_BYTES or len(documents) == MAX_DOCUMENTS:
+            raise CorpusError(_too_large(spec, kind))
+        documents.append(document)
     if not documents:
         raise CorpusError(_nothing_usable(spec, skipped))
     documents.sort(key=lambda document: (document.digest, document.name))
-    return Corpus(spec, kind.licence, kind.python_version, tuple(documents), dict(sorted(skipped.items())))
+    return Corpus(spec, source.licence, source.python_version, tuple(documents), skipped.counts)
 
 
-def _nothing_usable(spec: str, skipped: Counter[str]) -> str:
-    if not skipped:
+def _too_large(spec: str, kind: CorpusKind) -> str:
+    advice = "Set data.max_bytes to read its beginning alone" if kind.endless else "Name fewer files"
+    return (
+        f"corpus {spec}: it is larger than {MAX_CORPUS_BYTES / 2**30:g} GiB or {MAX_DOCUMENTS:,} documents, "
+        f"too large to prepare in memory. {advice}."
+    )
+
+
+def _nothing_usable(spec: str, skipped: Skipped) -> str:
+    counts = skipped.counts
+    if not counts:
         return f"corpus {spec}: no file was found. Check the path; ~ and ** work, hidden files must be named."
-    count = skipped.total()
-    reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(skipped.items()))
+    count = sum(counts.values())
+    reasons = ", ".join(f"{number} {reason}" for reason, number in counts.items())
     what = "the only file found is not" if count == 1 else f"none of the {count} files found is"
+    if spec.partition(":")[0] not in ("stdlib", "text"):
+        places = ", ".join(sorted(set(skipped.first.values())))
+        what = "the only row found is not" if count == 1 else f"none of the {count} rows found is"
+        return f"corpus {spec}: {what} usable text ({reasons}; look at {places}). Give it rows of UTF-8 text."
     return f"corpus {spec}: {what} usable text ({reasons}). Give it UTF-8 text files."
-
-
-class _UnusableFile(Exception):
-    """A file that is no document; `reason` completes "3 files were …"."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-def read_text_file(path: Path) -> bytes:
-    """The bytes of a regular file that holds UTF-8 text; anything else raises `_UnusableFile`."""
-    try:
-        # Looked at before it is opened: opening a device can already do something.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise _UnusableFile("not a regular file")
-        data = _read_regular(path)
-    except OSError as error:
-        raise _UnusableFile("unreadable") from error
-    if not data.strip():
-        raise _UnusableFile(EMPTY)
-    if b"\0" in data:
-        raise _UnusableFile("binary")
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _UnusableFile("not UTF-8") from error
-    return data
-
-
-def _read_regular(path: Path) -> bytes:
-    # O_NONBLOCK: should a FIFO have taken the file's place since, opening it must not wait for a writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise _UnusableFile("not a regular file")
-        if found.st_size > MAX_FILE_BYTES:
-            raise _UnusableFile(f"larger than {MAX_FILE_BYTES // 2**20} MiB")
-        # One byte more than it should have: shows a growing log, and the endless files of /proc.
-        data = file.read(found.st_size + 1)
-    if len(data) > found.st_size:
-        raise _UnusableFile("growing while it was read")
-    return data

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from forge.data.corpora import Document
+from forge.data.documents import Document
 
 THRESHOLD = Fraction(4, 5)
 """Jaccard similarity of line sets from which two documents count as the same. A fraction, because
@@ -35,14 +35,18 @@ def remove_duplicates(documents: Iterable[Document]) -> Deduplicated:
 
     Going through the documents in that order, one is dropped when its set of lines has a Jaccard similarity
     of at least `THRESHOLD` with one already kept. Lines are compared without regard to white space, and empty
-    lines do not count; so a document that is one long line has only exact duplicates.
+    lines do not count; so a document that is one long line has only exact duplicates. Documents whose corpus
+    decided their split have no near duplicates.
     """
     ordered = sorted(documents, key=lambda document: (document.digest, document.name))
     unique = list({document.digest: document for document in reversed(ordered)}.values())[::-1]
     kept: list[Document] = []
     index = _PrefixIndex()
     for document, lines in zip(unique, _rare_first(unique), strict=True):
-        if not index.has_similar(lines):
+        if document.split is not None:
+            # Its corpus took repeated questions out; two questions of one task share most of their lines.
+            kept.append(document)
+        elif not index.has_similar(lines):
             index.add(lines)
             kept.append(document)
     return Deduplicated(tuple(kept), exact=len(ordered) - len(unique), near=len(unique) - len(kept))

@@ -15,8 +15,9 @@ import numpy as np
 
 from forge.config import DataConfig, PipelineConfig, TrainingConfig
 from forge.data.batches import epochs_warning
-from forge.data.corpora import EMPTY, Corpus, Document, read_corpus
+from forge.data.corpora import Corpus, read_corpus
 from forge.data.dedupe import Deduplicated, remove_duplicates
+from forge.data.documents import EMPTY, SPLITS, Document, Split
 from forge.data.shards import (
     TOKEN_TYPE,
     TOKENIZER_FILE,
@@ -29,7 +30,7 @@ from forge.data.shards import (
     sole_writer,
     write_shards,
 )
-from forge.data.split import SPLITS, Split, split_documents
+from forge.data.split import split_documents
 from forge.data.tokenizer import EOS_ID, Tokenizer, parse_tokenizer, train_tokenizer
 from forge.errors import CorpusError
 
@@ -69,10 +70,11 @@ def prepare(
         CorpusError: the corpus is missing, empty, binary or too small, or the cache cannot be written.
     """
     status(f"reading the corpus {data.corpus}")
-    corpus = read_corpus(data.corpus)
+    corpus = read_corpus(data.corpus, data.max_bytes)
     for reason, count in corpus.skipped.items():
         if reason != EMPTY:
-            status(f"skipped {count} file{'' if count == 1 else 's'}: {reason}")
+            unit = "file" if corpus.spec.partition(":")[0] in ("stdlib", "text") else "row"
+            status(f"skipped {count} {unit}{'' if count == 1 else 's'}: {reason}")
     key = cache_key(corpus, data, vocab_size)
     ready = open_shards(cache / key)
     if ready is None:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from forge import durable
 from forge.config import DataConfig
 from forge.data.corpora import Corpus
-from forge.data.split import SPLITS, Split
+from forge.data.documents import SPLITS, Split
 from forge.data.tokenizer import token_byte_strings
 from forge.errors import CorpusError
 from forge.reading import read_plain

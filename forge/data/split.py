@@ -7,14 +7,10 @@ exception is a corpus so small that chance would leave a split empty.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
 
 from forge.config import DataConfig
-from forge.data.corpora import Document
+from forge.data.documents import SPLITS, Document, Split
 from forge.errors import CorpusError
-
-Split = Literal["train", "dev", "test"]
-SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 
 def choose_documents(documents: Iterable[Document], max_bytes: int | None) -> list[Document]:
@@ -46,7 +42,8 @@ def split_documents(documents: Iterable[Document], data: DataConfig) -> Mapping[
     splits: dict[Split, list[Document]] = {"dev": [], "test": [], "train": []}
     for document in ordered:
         at = place(document)
-        splits["dev" if at < data.dev_fraction else "test" if at < held_out else "train"].append(document)
+        by_hash: Split = "dev" if at < data.dev_fraction else "test" if at < held_out else "train"
+        splits[document.split or by_hash].append(document)
     _fill_empty(splits)
     return {split: sorted(splits[split], key=lambda document: document.digest) for split in SPLITS}
 

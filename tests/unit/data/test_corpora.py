@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from forge.data import CORPORA, corpora, read_corpus
-from forge.data.corpora import Document
+from forge.data import CORPORA, corpora, files, read_corpus
+from forge.data.documents import Document, UnusableError
 from forge.errors import CorpusError
 
 
@@ -76,7 +76,7 @@ def test_order_and_hash_depend_on_content_alone(tmp_path: Path) -> None:
 
 
 def test_unusable_files_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpora, "MAX_FILE_BYTES", 2 * 2**20)
+    monkeypatch.setattr(files, "MAX_FILE_BYTES", 2 * 2**20)
     (tmp_path / "good").write_text("text", encoding="utf-8")
     (tmp_path / "nul").write_bytes(b"text\0text")
     (tmp_path / "utf16").write_bytes("text".encode("utf-16-le"))
@@ -101,8 +101,8 @@ def test_unusable_files_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_what_is_no_regular_file_is_not_even_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "fifo")
     monkeypatch.setattr(os, "open", lambda *_: pytest.fail("opening a device can already do something"))
-    with pytest.raises(corpora._UnusableFile, match="not a regular file"):
-        corpora.read_text_file(tmp_path / "fifo")
+    with pytest.raises(UnusableError, match="not a regular file"):
+        files.read_text_file(tmp_path / "fifo")
 
 
 def test_a_fifo_that_takes_a_files_place_is_not_waited_for(
@@ -113,8 +113,8 @@ def test_a_fifo_that_takes_a_files_place_is_not_waited_for(
     os.mkfifo(fifo)
     seen = regular.stat()
     monkeypatch.setattr(Path, "stat", lambda self, **_: seen)
-    with pytest.raises(corpora._UnusableFile, match="not a regular file"):
-        corpora.read_text_file(fifo)
+    with pytest.raises(UnusableError, match="not a regular file"):
+        files.read_text_file(fifo)
 
 
 def test_a_file_without_permission_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,8 +134,8 @@ def test_a_file_without_permission_is_skipped(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_files_without_an_end_are_not_read() -> None:
-    with pytest.raises(corpora._UnusableFile, match="growing"):
-        corpora.read_text_file(Path("/proc/self/status"))
+    with pytest.raises(UnusableError, match="growing"):
+        files.read_text_file(Path("/proc/self/status"))
 
 
 def test_nothing_usable_says_why(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_nothing_usable_says_why(tmp_path: Path) -> None:
     [
         ("", "stdlib, text:GLOB"),
         ("wikipedia", "stdlib, text:GLOB"),
-        ("hf:tinystories", "no such kind"),
+        ("web:tinystories", "no such kind"),
         ("stdlib:3.12", "takes no argument"),
         ("text", "no files are named"),
         ("text: ", "no files are named"),
@@ -217,4 +217,3 @@ def test_stdlib_leaves_out_tests_builds_and_links(tmp_path: Path, monkeypatch: p
 
 def test_every_kind_says_how_it_is_written() -> None:
     assert {name: kind.usage.partition(":")[0] for name, kind in CORPORA.items()} == {n: n for n in CORPORA}
-    assert all(kind.licence for kind in CORPORA.values())

@@ -7,8 +7,8 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forge.data.corpora import Document
 from forge.data.dedupe import THRESHOLD, normalised_lines, remove_duplicates
+from forge.data.documents import Document
 
 # Few different lines, and sets that grow by one: many pairs right at the threshold.
 _texts = st.lists(

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forge.config import DataConfig
-from forge.data.corpora import Document
-from forge.data.split import SPLITS, choose_documents, split_documents
+from forge.data.documents import SPLITS, Document
+from forge.data.split import choose_documents, split_documents
 from forge.errors import CorpusError
 
 _bodies = st.lists(st.binary(min_size=1, max_size=20), min_size=3, max_size=40, unique=True)
