@@ -135,6 +135,9 @@ class Keeper:
         """Set the log back to a checkpoint; how many points that deleted, and which series lack some."""
         last_steps = found.meta.last_steps if found else {}
         lost = self._scope.recorder.call(lambda writer: self._set_back(writer, last_steps))
+        if found is not None:
+            # Whoever was killed just after a save has left one too many.
+            self._rotate()
         self._scope.outbox.post(self._match_records)
         self.saved_step = found.step if found else -1
         return lost

@@ -71,12 +71,7 @@ def decide(found: Survey, policy: SessionCleanupPolicy, now: float) -> Plan:
     """The plan of a policy for the sessions of a survey."""
     subjects = sorted(found.subjects, key=lambda s: (_ended(s), s.session.id))
     guarded = {s.session.id: why for s in subjects if (why := protection(s, policy, now)) is not None}
-    wanted = _outlived(subjects, policy, now, guarded)
-    wanted |= _too_many(subjects, policy, guarded, wanted)
-    lineage = _Lineage(subjects, found.parents)
-    gone = lineage.release(wanted)
-    over = _over_budget(subjects, policy, guarded, lineage, set(gone))
-    reasons, order = wanted | over, [*gone, *over]
+    reasons, order = _to_go(subjects, policy, now, guarded, lineage := _Lineage(subjects, found.parents))
     by_id = {s.session.id: s for s in subjects}
     going = set(order)
 
@@ -89,6 +84,28 @@ def decide(found: Survey, policy: SessionCleanupPolicy, now: float) -> Plan:
     trash = [Decision(by_id[i].session, Verdict.TRASH, reasons[i], by_id[i].bytes) for i in order]
     keep = [stays(s) for s in reversed(subjects) if s.session.id not in going]
     return Plan(policy, now, (*trash, *keep))
+
+
+def _to_go(
+    subjects: list[Subject],
+    policy: SessionCleanupPolicy,
+    now: float,
+    guarded: Collection[str],
+    lineage: _Lineage,
+) -> tuple[dict[str, str], list[str]]:
+    """Why each session goes, and the order in which they go."""
+    outlived = _outlived(subjects, policy, now, guarded)
+    reasons: dict[str, str] = {}
+    order: list[str] = []
+    while True:
+        # Again, because one limit can take the session that another was held up by.
+        wanted = outlived | _too_many(subjects, policy, guarded, {*outlived, *order})
+        gone = lineage.release(wanted.keys() - set(order))
+        over = _over_budget(subjects, policy, guarded, lineage, {*order, *gone})
+        reasons |= {i: wanted[i] for i in gone} | over
+        order += [*gone, *over]
+        if not gone and not over:
+            return reasons, order
 
 
 def protection(

@@ -638,6 +638,26 @@ def test_the_best_is_known_after_a_resume(rig: Rig) -> None:
     assert rig.checkpoints() == [4, 16, 20]
 
 
+def test_one_too_many_that_a_killed_process_left_goes_with_the_resume(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KilledError
+
+    def at_the_last(ctx: PhaseContext, step: int) -> None:
+        if step == 15:
+            monkeypatch.setattr("forge.engine.checkpoint.rotate", die)
+
+    with pytest.raises(KilledError), rig.attempt() as ctx:
+        drive(ctx, Counting(at_the_last, steps=16))
+    assert len(list(rig.paths.checkpoints("pretrain").iterdir())) == 3
+    monkeypatch.undo()
+    with rig.attempt() as ctx:
+        drive(ctx, Counting(steps=16))
+    assert rig.checkpoints() == [12, 16]
+    assert len(list(rig.paths.checkpoints("pretrain").iterdir())) == 2
+
+
 def test_a_session_folder_that_is_gone_fails_clearly_and_is_not_made_again(rig: Rig) -> None:
     with (
         pytest.raises(CheckpointError, match=r"is gone, so nothing can be saved there"),

@@ -436,14 +436,13 @@ def test_a_disk_that_fails_leaves_nothing(step: str, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     # The folder for the result is made before; from then on everything may fail.
-    made = durable.make_folder
+    made = durable.make_scratch
 
     def make(path: Path) -> None:
         made(path)
-        if path.name.startswith(".out.tmp-"):
-            monkeypatch.setattr(durable, step, fail)
+        monkeypatch.setattr(durable, step, fail)
 
-    monkeypatch.setattr(durable, "make_folder", make)
+    monkeypatch.setattr(durable, "make_scratch", make)
     with pytest.raises(OSError, match="No space left"):
         merge(check_recipe(recipe()), Path("out"))
     assert [path for path in sorted(Path().rglob("*")) if path not in before] == []

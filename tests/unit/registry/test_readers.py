@@ -82,7 +82,9 @@ async def test_its_lock_error_is_caught_by_our_name_and_not_by_the_standard_libr
 async def test_a_missing_file_is_told_and_leaves_no_thread(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"none\.db"):
         await Reader.open(tmp_path / "none.db")
-    assert not [thread for thread in threading.enumerate() if "_connection_worker" in thread.name]
+    for thread in [thread for thread in threading.enumerate() if "_connection_worker" in thread.name]:
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 async def test_it_cannot_write(registry: Registry, session: str) -> None:
