@@ -1,7 +1,8 @@
 """Signals of a process that trains: plain handlers that set a flag and never save anything.
 
 The first SIGINT or SIGTERM asks for a checkpoint and an end at the next step, the second ends the process
-at once. SIGHUP takes the terminal away and lets the run go on.
+at once. SIGHUP takes the terminal away and lets the run go on, and nothing that is written to a terminal
+stops it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from forge import terminal
 
 _SHOW_CURSOR = b"\x1b[?25h\r\n"
+_GOES_ON = b"SIGHUP: training goes on without this terminal; watch: forge-tui; stop: forge stop\r\n"
 
 
 class Signals:
@@ -41,10 +43,12 @@ class Signals:
         self._terminals = frozenset(descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor))
 
     def __enter__(self) -> Signals:
-        handlers = {
+        handlers: dict[int, Any] = {
             signal.SIGINT: self._on_stop,
             signal.SIGTERM: self._on_stop,
             signal.SIGHUP: self._on_hang_up,
+            # After `stty tostop` whoever draws in the background would be stopped, and training with it.
+            signal.SIGTTOU: signal.SIG_IGN,
         }
         for number, handler in handlers.items():
             # Ignored from the start, by nohup or a shell's `&`: whoever started us wants it so.
@@ -80,10 +84,12 @@ class Signals:
 
     def _hang_up(self) -> None:
         self.hung_up = True
+        # It may still be there, as after `kill -HUP`, and whoever sits at it wants it as it was.
+        self._put_right(_GOES_ON)
         terminal.lead(self._terminals, self._log)
         self.redirected = self._terminals
 
-    def _put_right(self) -> None:
+    def _put_right(self, last: bytes = b"") -> None:
         # A terminal that takes no output now must not keep the process alive.
-        if 2 in self._terminals and terminal.takes_output(2):
-            os.write(2, _SHOW_CURSOR)
+        if 2 in self._terminals - self.redirected:
+            terminal.write_now(2, _SHOW_CURSOR + last)

@@ -43,6 +43,20 @@ def takes_output(descriptor: int, seconds: float = 0.0) -> bool:
     return bool(found & select.POLLOUT) and not found & (select.POLLHUP | select.POLLERR)
 
 
+def write_now(descriptor: int, data: bytes) -> None:
+    """Write to a terminal what it takes now, and nothing where it takes nothing; never waits."""
+    if not takes_output(descriptor):
+        return
+    with contextlib.suppress(OSError):
+        # Opened anew: there may be less room than that, and others share whether this one blocks.
+        flags = os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
+        own = os.open(os.ttyname(descriptor), flags)
+        try:
+            os.write(own, data)
+        finally:
+            os.close(own)
+
+
 def is_gone(descriptor: int) -> bool:
     """Whether a terminal was closed at its other end, as its owner may see without a signal."""
     return bool(_poll(descriptor, 0, 0.0) & (select.POLLHUP | select.POLLERR | select.POLLNVAL))

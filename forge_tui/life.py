@@ -28,6 +28,10 @@ BORROWED = (signal.SIGTSTP, signal.SIGTTOU, signal.SIGCONT, signal.SIGWINCH)
 LEAVE_SECONDS = 5.0
 """How long a screen has to leave once nothing keeps this process any more."""
 HUNG_UP = 128 + signal.SIGHUP
+_GOES_ON = """\
+{name} goes on training without its screen, in process {pid}.
+forge-tui attaches again; Ctrl-C, or forge stop, stops with a checkpoint.
+"""
 
 
 class Guard(Signals):
@@ -73,7 +77,8 @@ class Guard(Signals):
     def __enter__(self) -> Guard:
         self._thread.start()
         super().__enter__()
-        self._before |= {number: signal.getsignal(number) or signal.SIG_DFL for number in BORROWED}
+        borrowed: dict[int, Any] = {number: signal.getsignal(number) or signal.SIG_DFL for number in BORROWED}
+        self._before = {**borrowed, **self._before}
         return self
 
     def __exit__(
@@ -120,8 +125,8 @@ class Guard(Signals):
         self.hung_up = True
         self._wake()
 
-    def _put_right(self) -> None:
-        self._terminal.put_right()
+    def _put_right(self, last: bytes = b"") -> None:
+        self._terminal.put_right(last.decode())
 
     def _wake(self) -> None:
         os.write(self._write_end, b"!")
@@ -168,8 +173,16 @@ class Guard(Signals):
     def _lose_terminal(self) -> None:
         """Let the run go on without a screen; without one, the screen's end is the end."""
         hosted = self._hosted()
+        if not self._terminal.hung_up():
+            # Only the signal came, as from `kill -HUP`: somebody is still there, and wants it as it was.
+            self._terminal.put_right("" if hosted is None else self._farewell(hosted))
         self._terminal.give_up(None if hosted is None else self._home.session(hosted).log)
         self._ask_to_leave(HUNG_UP if hosted is None else None)
+
+    def _farewell(self, hosted: str) -> str:
+        from forge_tui.services.lookup import session_name
+
+        return _GOES_ON.format(name=session_name(self._home, hosted), pid=os.getpid())
 
     def _stop_run(self, number: int) -> None:
         self._tell(number)

@@ -188,17 +188,23 @@ class Terminal:
         os.write(self._wake, b"!")
         self.when_gone()
 
-    def put_right(self) -> None:
-        """Undo what the screen did, without waiting for anybody to read; nothing is written after that."""
+    def put_right(self, last: str = "") -> None:
+        """Undo what the screen did, without waiting for anybody to read; nothing is written after that.
+
+        Args:
+            last: plain text to leave on it, screen or not.
+        """
         if self.gone or not self.on_screen:
+            self.show(last)
             return
         self.gone = True
         self._set_modes(self._modes)
-        if not self._try_write(RESTORE):
+        text = clean_lines(last).encode(self._encoding, "backslashreplace")
+        if not self._try_write(RESTORE + text):
             # What nobody has read is worth less than a terminal that works when somebody looks again.
             with contextlib.suppress(termios.error):
                 termios.tcflush(self.fd, termios.TCOFLUSH)
-            self._try_write(RESTORE)
+            self._try_write(RESTORE + text)
 
     def make_sane(self) -> None:
         """Put right what a program that was killed has left, as `reset` does."""

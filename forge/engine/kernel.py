@@ -58,8 +58,10 @@ class Kernel:
         """Whether the kernel's log names this process as a victim, `since` so many seconds after the boot."""
         for record in self._log():
             found = _KILL.match(record)
-            if found is not None and int(found[2]) == pid:
-                return int(found[1]) / 1e6 >= since - _SLACK_SECONDS
+            # An earlier bearer of the pid may have been a victim too.
+            at = None if found is None or int(found[2]) != pid else int(found[1]) / 1e6
+            if at is not None and at >= since - _SLACK_SECONDS:
+                return True
         return False
 
     def _of_cgroup(self) -> Path | None:

@@ -59,18 +59,27 @@ class Paper:
         self.gone = False
         self.logs: list[Path | None] = []
         self.put_right_times = 0
+        self.last = ""
+        self._closed = False
 
     def give_up(self, log: Path | None) -> None:
         """Remember where its output leads."""
         self.gone = True
         self.logs.append(log)
 
-    def put_right(self) -> None:
+    def put_right(self, last: str = "") -> None:
         """Count."""
+        assert not self.gone
         self.put_right_times += 1
+        self.last = last
+
+    def hung_up(self) -> bool:
+        """Whether the other end is gone."""
+        return self._closed
 
     def hang_up(self) -> None:
         """The other end goes, without a signal."""
+        self._closed = True
         os.close(self._other)
 
 
@@ -128,6 +137,9 @@ def test_a_hang_up_takes_the_screen_from_a_run_that_goes_on(stand: Stands, tmp_p
     assert one.heard.leaving.wait(PATIENCE)
     assert one.paper.logs == [Home(tmp_path).session(FIRST).log]
     assert (one.heard.left, engine.calls) == ([None], [])
+    # Only the signal came: whoever sits there gets the terminal back, and hears what becomes of the run.
+    assert one.paper.put_right_times == 1
+    assert f"goes on training without its screen, in process {os.getpid()}" in one.paper.last
     signal.raise_signal(signal.SIGHUP)
     one.guard.finish()
     assert (one.heard.left, one.heard.ended, len(one.paper.logs)) == ([None], [], 1)
@@ -141,6 +153,7 @@ def test_a_terminal_that_goes_without_a_signal_is_a_hang_up(stand: Stands) -> No
         one.paper.hang_up()
         assert one.heard.leaving.wait(PATIENCE)
         assert one.heard.left == [None]
+        assert one.paper.put_right_times == 0
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -164,6 +177,7 @@ def test_without_a_run_a_hang_up_ends_the_program(stand: Stands, engine: FakeEng
     signal.raise_signal(signal.SIGHUP)
     assert one.heard.leaving.wait(PATIENCE)
     assert (one.heard.left, one.paper.logs) == ([129], [None])
+    assert (one.paper.put_right_times, one.paper.last) == (1, "")
 
 
 def test_without_a_signal_nothing_is_done(stand: Stands) -> None:
@@ -347,6 +361,26 @@ def test_a_hang_up_without_a_run_ends_the_program(desk: Desk, tmp_path: Path) ->
     screen = Hosted(desk, tmp_path, "idle").open()
     screen.hang_up()
     assert screen.ended() == 129
+
+
+def test_a_hang_up_by_signal_alone_gives_the_terminal_back(desk: Desk, tmp_path: Path) -> None:
+    run = Hosted(desk, tmp_path)
+    screen = run.open()
+    screen.signal(signal.SIGHUP)
+    screen.wait_for("swift-otter-12 goes on training without its screen", "forge-tui attaches again")
+    assert screen.restored
+    run.goes_on(screen)
+    assert not run.stopped
+    screen.press("ctrl+c")
+    assert screen.ended() == 130
+    assert run.stopped
+
+
+def test_a_hang_up_by_signal_alone_without_a_run_gives_it_back_too(desk: Desk, tmp_path: Path) -> None:
+    screen = Hosted(desk, tmp_path, "idle").open()
+    screen.signal(signal.SIGHUP)
+    assert screen.ended() == 129
+    assert screen.restored
 
 
 def test_a_terminal_that_nobody_reads_keeps_neither_steps_nor_a_stop(desk: Desk, tmp_path: Path) -> None:

@@ -203,3 +203,12 @@ async def test_the_thread_that_reads_keys_ends_with_the_terminal(terminal: Termi
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+def test_a_last_line_is_left_on_a_terminal_that_is_put_right(line: Pty, terminal: Terminal) -> None:
+    terminal.put_right("without a screen\n")
+    terminal.on_screen = True
+    terminal.put_right("goes \x1b[31mon\n")
+    assert line.read_all().endswith(b"goes \\x1b[31mon\r\n")
+    terminal.show("nothing more")
+    assert line.read_all() == b""

@@ -72,7 +72,7 @@ def test_a_terminal_that_goes_without_a_signal_is_noticed(signals: Signals) -> N
 
 
 def test_handlers_are_given_back(tmp_path: Path) -> None:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTOU)
     before = [signal.getsignal(number) for number in numbers]
     with Signals(tmp_path / "log.jsonl"):
         assert all(signal.getsignal(n) is not b for n, b in zip(numbers, before, strict=True))
@@ -180,6 +180,24 @@ def test_a_terminal_that_closes_leaves_the_run_alone(run: Run) -> None:
     assert run.exit_code() == 12
     # Neither bar nor report was written where only the log belongs.
     assert all(line.startswith("{") for line in log.read_text("utf-8").splitlines())
+
+
+def test_a_hang_up_by_signal_alone_gives_the_terminal_back(run: Run) -> None:
+    step = run.step()
+    os.kill(run.screen.pid, signal.SIGHUP)
+    run.screen.expect("training goes on without this terminal")
+    assert "\x1b[?25h" in run.screen.before
+    until(lambda: run.step() > step, "another step")
+    # The second signal has no terminal to put right any more, and the log is none.
+    os.kill(run.screen.pid, signal.SIGTERM)
+    os.kill(run.screen.pid, signal.SIGTERM)
+    assert run.exit_code() == 143
+    log = next(run.home.sessions.glob("*/log.jsonl"))
+    assert all(line.startswith("{") for line in log.read_text("utf-8").splitlines())
+
+
+def test_drawing_in_the_background_stops_nobody(signals: Signals) -> None:
+    assert signal.getsignal(signal.SIGTTOU) is signal.SIG_IGN
 
 
 def test_a_terminal_that_stalls_does_not_delay_a_checkpoint(run: Run) -> None:

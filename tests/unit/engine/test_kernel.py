@@ -104,6 +104,14 @@ def test_a_victim_is_named_in_the_log(machine: Machine, record: str, known: bool
     assert machine.kernel.killed(4121, since=90.0) is known
 
 
+def test_an_earlier_victim_of_that_pid_hides_no_later_one(machine: Machine) -> None:
+    machine.says(
+        "6,812,20000000,-;Out of memory: Killed process 4121 (python3)",
+        "6,990,95000000,-;Out of memory: Killed process 4121 (python3)",
+    )
+    assert machine.kernel.killed(4121, 100.0)
+
+
 def test_the_log_of_this_machine_is_read_to_its_end_or_not_at_all() -> None:
     assert not Kernel().killed(2**22 + 1, 0.0)
     assert Kernel().boot_id()
