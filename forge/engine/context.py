@@ -190,6 +190,7 @@ class EngineContext:
 
     def _try_save(self) -> str | None:
         """Make sure that the present step has a checkpoint; why that cannot be, else none."""
+        self._leave_if_lost()
         if self._recovery is None or self._keeper.saved_step == self._step:
             return None
         try:
@@ -243,11 +244,17 @@ class EngineContext:
 
     def _take_requests(self) -> None:
         control = self._scope.control
+        self._leave_if_lost()
         while (command := control.take()) is not None:
             self._carry_out(command)
         if control.stop_reason is not None:
             self._try_save()
             raise PhaseStopped(f"{control.stop_reason}, {self._where()}")
+
+    def _leave_if_lost(self) -> None:
+        # What is on disk may be another owner's by now.
+        if self._scope.control.lost is not None:
+            raise PhaseStopped(self._scope.control.lost)
 
     def _carry_out(self, command: CommandRow) -> None:
         match command.kind:

@@ -25,6 +25,8 @@ class Control:
         self._condition = threading.Condition()
         self._commands: deque[CommandRow] = deque()
         self._stop_reason: str | None = None
+        self.lost: str | None = None
+        """Why the session is no longer this process's: nothing of it may be written any more."""
 
     def submit(self, command: CommandRow) -> None:
         """Hand over a claimed command."""
@@ -38,10 +40,16 @@ class Control:
             self._stop_reason = reason
             self._condition.notify_all()
 
+    def lose(self, reason: str) -> None:
+        """End at the next step without saving anything: the session has another owner."""
+        with self._condition:
+            self.lost = reason
+            self._condition.notify_all()
+
     @property
     def pending(self) -> bool:
         """Whether anything waits; read once a step, so it takes no lock."""
-        return bool(self._commands) or self._stop_reason is not None
+        return bool(self._commands) or self._stop_reason is not None or self.lost is not None
 
     @property
     def stop_reason(self) -> str | None:

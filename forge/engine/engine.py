@@ -40,6 +40,7 @@ from forge.registry import (
     RESUMABLE,
     CommandRow,
     Connection,
+    Error,
     Registry,
     SessionRow,
     State,
@@ -47,11 +48,14 @@ from forge.registry import (
     queries,
 )
 from forge.registry.query import fetch
+from forge.registry.sqlite import open_reader
 
 Where = Literal["thread", "process"]
 """Who runs a session: a thread of this process, or a process of its own."""
 
 
+LIFE_SECONDS = 60.0
+"""A live session without its lease file is not taken for dead before it has been silent for so long."""
 _REAP_SECONDS = 1.0
 """A child gives its lease back a moment before its parent hears of its end."""
 
@@ -155,6 +159,12 @@ class Engine:
             # How an owner before us died is told by its lease, which becomes ours.
             self.reconcile()
             session = self.session(session_id)
+            if (age := self._life(session)) is not None:
+                raise SessionLeasedError(
+                    f"nothing was started: the lease file of {session.name} is gone, but it was alive "
+                    f"{age:.0f} s ago ({session.owner}). Whoever runs it puts the file back in seconds; if "
+                    f"it has ended, try again in {LIFE_SECONDS:.0f} seconds."
+                )
             if session.state is State.TRASHED:
                 raise IllegalTransitionError(
                     f'{session.name} is in the trash; "forge trash undo {session.name}" brings it back.'
@@ -256,10 +266,30 @@ class Engine:
         dead = [
             row
             for row in self.registry.fetch(queries.owned_sessions())
-            if row.id == holding or not _is_owned(self.home.session(row.id).lease)
+            if row.id == holding
+            or (not _is_owned(self.home.session(row.id).lease) and self._life(row) is None)
         ]
         buried = (partial(_bury, row=row, cause=self._cause(row)) for row in dead)
         return [row.id for row, bury in zip(dead, buried, strict=True) if self.registry.write(bury)]
+
+    def _life(self, row: SessionRow) -> float | None:
+        """How many seconds ago a session showed life whose lease file is gone, which proves nothing.
+
+        None where the file is there, and where the sign is too old, or cannot be read.
+        """
+        paths = self.home.session(row.id)
+        if row.lease is None or os.path.lexists(paths.lease) or not paths.metrics.exists():
+            return None
+        try:
+            connection = open_reader(paths.metrics)
+            try:
+                beat = next(iter(fetch(connection, queries.heartbeat())), None)
+            finally:
+                connection.close()
+        except (Error, ForgeError):
+            return None
+        age = None if beat is None else time.time() - beat.at
+        return age if age is not None and 0 <= age < LIFE_SECONDS else None
 
     def _cause(self, row: SessionRow) -> str:
         """How the owner of a session ended, as far as it can be known."""

@@ -22,7 +22,7 @@ from forge.engine.outbox import Outbox
 from forge.engine.sampler import Sampler
 from forge.engine.telemetry import Recorder, Telemetry
 from forge.engine.wal import WalWatch
-from forge.errors import ForgeError, IllegalTransitionError
+from forge.errors import ForgeError, IllegalTransitionError, SessionLeasedError
 from forge.home import Home, SessionPaths
 from forge.registry import (
     LIVE,
@@ -42,6 +42,13 @@ SETTLE_SECONDS, LEAVE_SECONDS = 75.0, 2.0
 NOTE_SECONDS = 60.0
 """How old the count of out-of-memory kills in the lease may be: an older kill was somebody else's."""
 
+LEASE_SECONDS = 2.0
+"""How often the lease is looked at, which somebody may have removed; a stat a look."""
+_LOST = (
+    "{name} has another owner by now, because somebody removed its lease file: this process ({owner}) ends "
+    "and saves nothing more."
+)
+
 
 class HostedRun:
     """One run of a session in a thread of this process, which holds its lease."""
@@ -58,7 +65,9 @@ class HostedRun:
         self._registry = registry
         self._paths = home.session(session.id)
         self._lease = Lease.acquire(self._paths.lease, session.name)
-        self._kernel, self._noted = Kernel(), time.monotonic()
+        self._kernel, self._noted, self._looked = Kernel(), time.monotonic(), time.monotonic()
+        self._unsure = False
+        """The lease file was put back, and the registry not asked yet whose the session is."""
         self._control = Control()
         self._outbox = Outbox(registry)
         self._journal = Journal(self._outbox, session.id, self._paths)
@@ -127,6 +136,8 @@ class HostedRun:
                 with contextlib.ExitStack() as helpers:
                     outcome = self._train(helpers)
                 self._end(outcome)
+                if self._control.lost is not None:
+                    self.failure, outcome = SessionLeasedError(self._control.lost), State.INTERRUPTED
             except Exception as error:  # noqa: BLE001 - whatever it was, the session must say that it failed
                 self.failure, outcome = error, State.FAILED
                 self._end(outcome, self._journal.failure(error))
@@ -181,9 +192,41 @@ class HostedRun:
         if time.monotonic() - self._noted >= NOTE_SECONDS:
             self._noted = time.monotonic()
             self._lease.note_kills(self._kernel)
+        if time.monotonic() - self._looked >= LEASE_SECONDS:
+            self._looked = time.monotonic()
+            self.keep_lease()
+
+    def keep_lease(self) -> None:
+        """Put a lease file back that somebody removed; a session that another has taken is left to it.
+
+        Raises:
+            OSError: its folder is gone, or its disk refuses; the next look tries again.
+            RegistryError: the registry does not answer; the next look tries again.
+        """
+        if self._control.lost is not None:
+            return
+        there = self._lease.stands(self._paths.lease)
+        mine = there or self._lease.renew(self._paths.lease)
+        if mine and not there:
+            self._unsure = True
+        if mine and not self._unsure:
+            return
+        # Asked after the file is locked: whoever took the session did that before it wrote its own token.
+        row = self._registry.one(queries.session(self.session.id))
+        if not mine or row is None or row.lease != self._lease.info.token:
+            lost = _LOST.format(name=self.session.name, owner=self._lease.info.owner)
+            self._journal.event("lease", lost, level="error")
+            self._control.lose(lost)
+            return
+        self._unsure = False
+        self._journal.event(
+            "lease", "somebody removed the lease file of this live session; it was put back", level="warning"
+        )
 
     def _end(self, state: State, error: str | None = None) -> None:
         """Bring the session and its live phase to the state they ended in."""
+        if self._control.lost is not None:
+            return  # another owner says how it stands
         session_id, now = self.session.id, time.time()
 
         def change(c: Connection) -> None:

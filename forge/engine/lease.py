@@ -106,6 +106,27 @@ class Lease:
             _write(self._descriptor, now)
             self.info = now
 
+    def stands(self, path: Path) -> bool:
+        """Whether the file that we have locked is still the one that others look at."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), path.stat(follow_symlinks=False))
+        except FileNotFoundError:
+            return False
+
+    def renew(self, path: Path) -> bool:
+        """Lock the file anew after somebody has removed it; false where another has it locked by now.
+
+        Raises:
+            OSError: the session's folder is gone, or its disk refuses.
+        """
+        descriptor = _lock(path)
+        if descriptor is None:
+            return False
+        before, self._descriptor = self._descriptor, descriptor
+        os.close(before)
+        _write(descriptor, self.info)
+        return True
+
     def release(self) -> None:
         """Give the lease back; safe to call twice."""
         if self._descriptor >= 0:

@@ -38,7 +38,8 @@ class Runner:
                 if run.state is not State.COMPLETED:
                     self._run_phase(run, self._store.load(before.phase) if before else ())
         except PhaseStopped as stopped:
-            scope.journal.event("stop", str(stopped))
+            if scope.control.lost is None:
+                scope.journal.event("stop", str(stopped))
             return State.STOPPED
         scope.journal.event("completed", "all phases completed")
         return State.COMPLETED
@@ -94,6 +95,8 @@ class Runner:
 
     def _finish_phase(self, run: PhaseRunRow, result: PhaseResult, report: dict[str, Any]) -> None:
         scope = self._scope
+        if scope.control.lost is not None:
+            raise PhaseStopped(scope.control.lost)
         rows = [(self._store.save(run.phase, model), model.parents) for model in result.models]
         now = time.time()
 

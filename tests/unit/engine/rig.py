@@ -205,6 +205,8 @@ class Rig:
 
     def begin(self, phase: str) -> PhaseRunRow:
         now = time.time()
+        # What a dead owner leaves; without the file nobody knows at once.
+        self.paths.lease.touch()
 
         def change(c: Any) -> PhaseRunRow:
             edits.take_lease(c, self.session_id, LEASE, "pid 1 on here", now)

@@ -21,6 +21,7 @@ import pytest
 from forge import durable
 from forge.config import read_frozen
 from forge.engine import Engine, HostedRun
+from forge.engine.engine import LIFE_SECONDS
 from forge.engine.lease import Lease
 from forge.errors import (
     ForgeError,
@@ -496,3 +497,23 @@ def test_a_lease_that_cannot_be_looked_at_is_nobody_s_death(engine: Engine, rig:
     rig.paths.lease.symlink_to(tmp_path / "elsewhere")
     assert engine.reconcile() == []
     assert engine.session(rig.session_id).state is State.RUNNING
+
+
+@pytest.mark.parametrize(("age", "known"), [(LIFE_SECONDS - 5, False), (LIFE_SECONDS + 5, True), (-60, True)])
+def test_without_its_lease_file_a_session_is_not_dead_at_once(
+    engine: Engine, rig: Rig, train: threading.Event, age: float, known: bool
+) -> None:
+    live(rig, "MINE")
+    rig.paths.lease.unlink(missing_ok=True)
+    writer = MetricsWriter(rig.paths.metrics)
+    writer.heartbeat(
+        Heartbeat(at=time.time() - age, phase="pretrain", step=5, total_steps=12, steps_per_second=5.0,
+                  tokens_per_second=0.0, eta_seconds=None, status="", coalesced=0)
+    )  # fmt: skip
+    writer.close()
+    if not known:
+        with pytest.raises(SessionLeasedError, match=r"lease file of otter is gone, but it was alive"):
+            engine.host(rig.session_id)
+        assert not rig.paths.lease.exists()
+        assert rig.session.state is State.RUNNING
+    assert engine.reconcile() == ([rig.session_id] if known else [])

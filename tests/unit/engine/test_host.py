@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from forge import durable
 from forge.contract import PhaseContext
 from forge.engine import Engine, HostedRun, host, runner
-from forge.engine.lease import read_info
+from forge.engine.lease import Lease, read_info
 from forge.engine.store import ModelStore
 from forge.errors import CheckpointError, ConfigError, RegistryError, TrainingError
 from forge.locks import is_held
-from forge.registry import CommandRow, MetricsWriter, Registry, State, queries
+from forge.registry import CommandRow, MetricsWriter, Registry, State, edits, queries
 from tests.unit.engine.rig import STEPS, Counting, Rig, counting_config
 from tests.unit.engine.test_kernel import Machine
 
@@ -473,3 +473,60 @@ def test_a_folder_that_vanishes_fails_the_run(rig: Rig, phases: Phases, engine: 
     assert run.outcome is State.FAILED
     assert "is gone" in (rig.session.error or "")
     assert not Path(rig.paths.root).exists()
+
+
+# --- a lease file that somebody removes -----------------------------------------------------------------
+
+
+def test_a_lease_file_that_was_removed_is_put_back(engine: Engine, rig: Rig, phases: Phases) -> None:
+    def lose() -> None:
+        rig.paths.lease.unlink()
+        run = engine.run
+        assert run is not None
+        assert engine.reconcile() == []
+        run.keep_lease()
+        assert is_held(rig.paths.lease)
+        info = read_info(rig.paths.lease)
+        assert info is not None
+        assert info.token == rig.session.lease
+        run.keep_lease()
+
+    phases.pretrain.during = at(4, lose)
+    run = engine.host(rig.session_id)
+    assert run.wait(PATIENCE)
+    assert run.settle()
+    assert run.outcome is State.COMPLETED
+    assert rig.events("lease") == ["somebody removed the lease file of this live session; it was put back"]
+
+
+@pytest.mark.parametrize("still_there", [True, False])
+def test_a_session_that_another_took_is_left_to_it(
+    engine: Engine, rig: Rig, phases: Phases, still_there: bool
+) -> None:
+    held: list[Lease] = []
+
+    def lose() -> None:
+        rig.paths.lease.unlink()
+        held.append(Lease.acquire(rig.paths.lease, "otter"))
+        if not still_there:
+            held[0].release()
+        mine = rig.session.lease
+        assert mine is not None
+        rig.registry.write(lambda c: edits.drop_lease(c, rig.session_id, mine))
+        rig.registry.write(lambda c: edits.take_lease(c, rig.session_id, "OTHER", "pid 9 on there", 1.0))
+        run = engine.run
+        assert run is not None
+        run.keep_lease()
+
+    phases.pretrain.during = at(7, lose)
+    run = engine.host(rig.session_id)
+    assert run.wait(PATIENCE)
+    assert run.settle()
+    assert (run.outcome, run.exit_code) == (State.INTERRUPTED, 5)
+    # The one of step 8 was due.
+    assert rig.checkpoints() == [4]
+    assert (rig.session.state, rig.session.lease) == (State.RUNNING, "OTHER")
+    (said,) = rig.events("lease")
+    assert said.startswith("otter has another owner by now")
+    for lease in held:
+        lease.release()
