@@ -190,7 +190,8 @@ class Guard(Signals):
         if self._engine is not None:
             # Whatever the run says in the end is in its log and in the registry.
             with contextlib.suppress(Exception):
-                self._engine.shutdown(keep_training=False)
+                why = f"stopped by {signal.Signals(number).name}"
+                self._engine.shutdown(keep_training=False, reason=why)
         self._leaving = 128 + number
         self._ask_to_leave(self._leaving)
         if self._terminal.stalled:

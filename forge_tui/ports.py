@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from forge.config import PipelineConfig
     from forge.registry import Registry
 
+CLOSED = "the program that hosted it was closed"
+"""Why a run stops that nobody stopped by a signal."""
+
 Clock = Callable[[], float]
 """Seconds since the epoch."""
 
@@ -51,6 +54,6 @@ class EnginePort(Protocol):
         """Mark sessions whose owner died as interrupted; returns their ids."""
         ...
 
-    def shutdown(self, *, keep_training: bool) -> None:
+    def shutdown(self, *, keep_training: bool, reason: str = CLOSED) -> None:
         """Stop the hosted session at its next step with a checkpoint, or leave it running."""
         ...

@@ -16,7 +16,7 @@ from forge.cli.watch import STARTING, Look, Watch, figures, position
 from forge.engine.lease import read_info
 from forge.errors import NotFoundError
 from forge.home import resolve_home
-from forge.registry import LIVE, RESUMABLE, EventRow, PhaseRunRow, SessionRow, State, queries, silence
+from forge.registry import LIVE, RESUMABLE, EventRow, PhaseRunRow, SessionRow, State, queries, silence_of
 
 if TYPE_CHECKING:
     from forge.engine import Engine
@@ -87,7 +87,7 @@ def _describe(engine: Engine, session: SessionRow) -> None:
         put(f"  {STARTING}")
     for run in engine.registry.fetch(queries.phase_runs(session.id)):
         put(f"  {_phase(run, look, live=live)}")
-    if (quiet := silence(session.state, look.beat, now)) is not None:
+    if (quiet := silence_of(session, look.beat, now)) is not None:
         put(f"  {quiet}")
     if look.problem:
         put(f"  {look.problem}")
@@ -125,7 +125,7 @@ def _facts(engine: Engine, session: SessionRow) -> dict[str, Any]:
         **session.model_dump(exclude={"lease"}),
         "starting": session.starting,
         "progress": progress,
-        "silence": silence(session.state, beat, now),
+        "silence": silence_of(session, beat, now),
         "phases": [
             run.model_dump(exclude={"session_id", "id"})
             for run in engine.registry.fetch(queries.phase_runs(session.id))

@@ -301,13 +301,15 @@ class Engine:
         code = child.exit_code if child is not None and mine and child.wait(_REAP_SECONDS) else None
         return autopsy.cause(row.owner or "unknown", info, code, self._kernel)
 
-    def shutdown(self, *, keep_training: bool = False) -> None:
+    def shutdown(
+        self, *, keep_training: bool = False, reason: str = "the program that hosted it was closed"
+    ) -> None:
         """End this process's part: stop the hosted run with a checkpoint, or leave it running; then close."""
         run = self._hosted
         if run is not None and run.alive:
             if keep_training:
                 return
-            run.stop("the program that hosted it was closed")
+            run.stop(reason)
             run.wait()
         if run is not None:
             run.settle()

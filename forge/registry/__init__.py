@@ -4,7 +4,7 @@ What is imported from here is the whole of its surface; a module below it may ch
 """
 
 from forge.registry import cleanup, edits, metrics, queries, rows
-from forge.registry.hanging import silence
+from forge.registry.hanging import silence, silence_of
 from forge.registry.lifecycle import LIVE, RESUMABLE, TRANSITIONS, State, check_transition
 from forge.registry.metrics import MetricsWriter, Record
 from forge.registry.query import Query, afetch, fetch
@@ -84,4 +84,5 @@ __all__ = [
     "queries",
     "rows",
     "silence",
+    "silence_of",
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from forge import units
 from forge.registry.lifecycle import State
-from forge.registry.rows import Heartbeat
+from forge.registry.rows import Heartbeat, SessionRow
 
 STEP_SECONDS = 60.0
 """However short the steps are, a look at the dev split or a checkpoint between two may take so long."""
@@ -21,10 +21,22 @@ _NO_TIME = 1e9
 """Thirty years: a heartbeat that is older was damaged."""
 
 
-def silence(state: State, beat: Heartbeat | None, now: float) -> str | None:
-    """What to say of a run that should get on and does not; none while all is well, or it is paused."""
-    if state is not State.RUNNING or beat is None:
+def silence(state: State, beat: Heartbeat | None, now: float, since: float | None = None) -> str | None:
+    """What to say of a run that should get on and does not; none while all is well, or it is paused.
+
+    Args:
+        state: that of the session.
+        beat: its last sign of life; none before the first.
+        now: seconds since the epoch.
+        since: when it began to run, which counts before the first sign of life.
+    """
+    if state is not State.RUNNING:
         return None
+    if beat is None:
+        passed = 0.0 if since is None else now - since
+        late = OUTSIDE_SECONDS < passed < _NO_TIME
+        what = f"no sign of life since it started {units.duration(passed)} ago" if late else ""
+        return f"{what}: hung, suspended or asleep" if late else None
     passed = now - beat.at
     if not passed < _NO_TIME:
         return None
@@ -37,3 +49,11 @@ def silence(state: State, beat: Heartbeat | None, now: float) -> str | None:
         limit = max(STEP_SECONDS, STEP_FACTOR * usual)
         what = f"no step for {units.duration(passed)} (usually {units.brief(usual)})"
     return f"{what}: hung, suspended or asleep" if passed > limit else None
+
+
+def silence_of(session: SessionRow, beat: Heartbeat | None, now: float) -> str | None:
+    """`silence` of a session, also of one that somebody has just begun to start."""
+    if session.starting:
+        # A heartbeat is one of the attempt before.
+        return silence(State.RUNNING, None, now, session.updated_at)
+    return silence(session.state, beat, now, session.updated_at)

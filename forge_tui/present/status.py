@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from forge.registry.hanging import silence
+from forge.registry.hanging import silence_of
 from forge.registry.lifecycle import LIVE, RESUMABLE, State
 from forge.registry.rows import SessionRow
 from forge_tui import units
@@ -107,7 +107,7 @@ def _second_line(snapshot: Snapshot, width: int) -> Text:
         return compose(("! ", "bad"), (snapshot.problem, "bad"), width=width)
     if session.state is State.FAILED and session.error:
         return compose(("✗ ", "bad"), (session.error, "bad"), width=width)
-    quiet = silence(session.state, snapshot.beat, snapshot.at)
+    quiet = silence_of(session, snapshot.beat, snapshot.at)
     if quiet is not None:
         return compose(("! ", "warn"), (quiet, "warn"), width=width)
     if now is None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from forge_tui.ports import CLOSED
+
 if TYPE_CHECKING:
     from forge.config import PipelineConfig
     from forge.home import Home
@@ -65,7 +67,7 @@ class LazyEngine:
         """Mark sessions whose owner died."""
         return self._real().reconcile()
 
-    def shutdown(self, *, keep_training: bool) -> None:
+    def shutdown(self, *, keep_training: bool, reason: str = CLOSED) -> None:
         """Stop the hosted session, or leave it running."""
         if self._engine is not None:
-            self._engine.shutdown(keep_training=keep_training)
+            self._engine.shutdown(keep_training=keep_training, reason=reason)

@@ -18,6 +18,7 @@ import forge_tui.headless
 from forge.home import Home
 from forge_tui.__main__ import run_app
 from forge_tui.app import ForgeApp
+from forge_tui.ports import CLOSED
 from tests.ui.seed import FIRST, FakeEngine
 
 
@@ -41,7 +42,7 @@ class PretendedRun(FakeEngine):
                 listing.replace(self.folder / "threads")
         self.hosting = None
 
-    def shutdown(self, *, keep_training: bool) -> None:
+    def shutdown(self, *, keep_training: bool, reason: str = CLOSED) -> None:
         """Write the checkpoint, or never come to it."""
         if self.hosting is None:
             return

@@ -20,6 +20,7 @@ from forge.home import Home
 from forge.registry import LIVE, Heartbeat, MetricsWriter, Registry, State, edits
 from forge.registry.commands import drop_lease, request_command, take_lease
 from forge.registry.sqlite import Connection
+from forge_tui.ports import CLOSED
 
 NOW = 1_795_500_000.0
 """The fake clock's time: 2026-11-24 06:00 UTC."""
@@ -54,6 +55,7 @@ class FakeEngine:
     fail: Exception | None = None
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     made: str = FIRST
+    reason: str = ""
     home: Home | None = None
     """Where what a person changes is written."""
     opened: Registry | None = None
@@ -101,9 +103,10 @@ class FakeEngine:
         """Nothing has died."""
         return []
 
-    def shutdown(self, *, keep_training: bool) -> None:
+    def shutdown(self, *, keep_training: bool, reason: str = CLOSED) -> None:
         """Pretend to stop."""
         self._note("shutdown", keep_training)
+        self.reason = reason
         self.hosting = None
 
 

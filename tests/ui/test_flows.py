@@ -15,6 +15,7 @@ from forge.home import Home
 from forge.registry import Registry, State, edits
 from forge_tui.app import KEPT, RECONCILE_SECONDS, STOPPED
 from forge_tui.charts.widget import ChartView
+from forge_tui.ports import CLOSED
 from forge_tui.screens.base import TooSmall
 from forge_tui.screens.confirm import ConfirmDialog
 from forge_tui.screens.dashboard import DashboardScreen
@@ -134,7 +135,7 @@ async def test_while_a_run_stops_the_screen_can_be_left(seeded: Seeded) -> None:
     held = threading.Event()
 
     class Slow(FakeEngine):
-        def shutdown(self, *, keep_training: bool) -> None:
+        def shutdown(self, *, keep_training: bool, reason: str = CLOSED) -> None:
             held.wait(30)
             super().shutdown(keep_training=keep_training)
 

@@ -17,6 +17,7 @@ import pytest
 from forge.home import Home
 from forge_tui import life
 from forge_tui.life import Guard
+from forge_tui.ports import CLOSED
 from forge_tui.terminal import Terminal as OwnTerminal
 from tests.conftest import ROOT
 from tests.e2e.terminal import PATIENCE, Desk, Terminal
@@ -69,7 +70,6 @@ class Paper:
 
     def put_right(self, last: str = "") -> None:
         """Count."""
-        assert not self.gone
         self.put_right_times += 1
         self.last = last
 
@@ -124,6 +124,7 @@ def test_a_signal_stops_the_run_and_then_the_screen(stand: Stands, number: signa
     signal.raise_signal(number)
     assert one.heard.leaving.wait(PATIENCE)
     assert engine.calls == [("shutdown", False)]
+    assert engine.reason == f"stopped by {number.name}"
     assert (one.heard.told, one.heard.left) == ([number], [128 + number])
     assert (one.guard.stop, one.guard.stopped) == (number, FIRST)
     assert one.heard.ended == []
@@ -233,7 +234,7 @@ def test_a_second_signal_waits_for_nothing(stand: Stands) -> None:
     stuck = threading.Event()
 
     class Stuck(FakeEngine):
-        def shutdown(self, *, keep_training: bool) -> None:
+        def shutdown(self, *, keep_training: bool, reason: str = CLOSED) -> None:
             stuck.wait(PATIENCE)
 
     one = stand(Stuck(hosting=FIRST))

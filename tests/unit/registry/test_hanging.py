@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from forge.registry import Heartbeat, State, silence
+from forge.registry import Heartbeat, SessionRow, State, silence, silence_of
 from forge.registry.hanging import FIRST_STEP_SECONDS, OUTSIDE_SECONDS, STEP_SECONDS
 
 NOW = 1_000_000.0
@@ -68,3 +68,21 @@ def test_a_damaged_heartbeat_is_no_alarm(age: float, speed: float) -> None:
 
 def test_before_the_first_sign_of_life_there_is_nothing_to_go_by() -> None:
     assert silence(State.RUNNING, None, NOW) is None
+    assert silence(State.RUNNING, None, NOW, NOW - OUTSIDE_SECONDS + 1) is None
+    assert silence(State.PAUSED, None, NOW, NOW - OUTSIDE_SECONDS - 1) is None
+
+
+def test_one_that_never_gave_a_sign_of_life_is_told_of_too() -> None:
+    late = silence(State.RUNNING, None, NOW, NOW - OUTSIDE_SECONDS - 60)
+    assert late == "no sign of life since it started 31 m 00 s ago: hung, suspended or asleep"
+
+
+def test_one_that_never_comes_out_of_its_start_is_told_of() -> None:
+    session = SessionRow(
+        id="A", name="otter", state=State.INTERRUPTED, preset="tiny", created_at=1.0,
+        updated_at=NOW - OUTSIDE_SECONDS - 1, ended_at=None, phase=None, error=None, note="", pinned=False,
+        lease="L", owner="pid 1 on here",
+    )  # fmt: skip
+    assert silence_of(session, beat(1.0), NOW) is not None
+    assert silence_of(session.model_copy(update={"updated_at": NOW - OUTSIDE_SECONDS + 1}), None, NOW) is None
+    assert silence_of(session.model_copy(update={"lease": None}), None, NOW) is None
