@@ -15,7 +15,7 @@ from pathlib import Path
 import platformdirs
 
 from forge import durable
-from forge.errors import HomeError
+from forge.errors import HomeError, RegistryError
 
 MARKER = "session.yaml"
 SCRATCH = ".tmp"
@@ -25,8 +25,15 @@ NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs", "ceph", "glusterfs", "fuse.glusterfs",
      "lustre", "beegfs", "gpfs", "fuse.rclone", "fuse.s3fs"}
 )  # fmt: skip
+ID = r"[0-7][0-9A-HJKMNP-TV-Z]{25}"
+"""A ULID as Forge writes it, as a pattern."""
 # How /proc/mounts writes a blank, a tab, a line feed and a backslash.
 _ESCAPE = re.compile(r"\\(040|011|012|134)")
+
+
+def is_id(text: str) -> bool:
+    """Whether this can be the id of a session or a model: a ULID as Forge writes it."""
+    return re.fullmatch(ID, text) is not None
 
 
 @dataclass(frozen=True)
@@ -59,9 +66,26 @@ class SessionPaths:
         """The folder of one phase's checkpoints."""
         return self.root / "checkpoints" / phase
 
+    @property
+    def models(self) -> Path:
+        """The folder of all produced models."""
+        return self.root / "models"
+
     def model(self, model_id: str) -> Path:
         """The folder of one produced model."""
-        return self.root / "models" / model_id
+        return self.models / model_id
+
+    def links(self) -> list[Path]:
+        """Symbolic links where Forge makes files and folders of its own; it never makes one.
+
+        What they lead to is not the session's: nothing is written, moved or deleted there.
+        """
+        checkpoints = self.root / "checkpoints"
+        logs = self.root.glob(f"{self.log.name}*"), self.root.glob(f"{self.metrics.name}*")
+        own = [self.root, self.config, self.lease, checkpoints, self.models, *logs[0], *logs[1]]
+        if not self.root.is_symlink() and not checkpoints.is_symlink() and checkpoints.is_dir():
+            own += checkpoints.iterdir()
+        return sorted(path for path in own if path.is_symlink())
 
 
 @dataclass(frozen=True)
@@ -106,12 +130,25 @@ class Home:
         return self.root / "cleanup.lock"
 
     def trashed(self, session_id: str) -> SessionPaths:
-        """Paths of one session in the trash."""
-        return SessionPaths(self.trash / session_id)
+        """Paths of one session in the trash; as `session`."""
+        return SessionPaths(self.trash / _own(session_id))
 
     def session(self, session_id: str) -> SessionPaths:
-        """Paths of one session. The id is one that Forge made, never a name typed by a person."""
-        return SessionPaths(self.sessions / session_id)
+        """Paths of one session. The id is one that Forge made, never a name typed by a person.
+
+        Raises:
+            RegistryError: it is not, so it could lead anywhere.
+        """
+        return SessionPaths(self.sessions / _own(session_id))
+
+
+def _own(session_id: str) -> str:
+    if not is_id(session_id):
+        raise RegistryError(
+            f"the registry has a session with the id {session_id!r}, which Forge never makes: it is damaged, "
+            "or somebody else wrote to it. Nothing was touched; put back a backup of the registry."
+        )
+    return session_id
 
 
 def resolve_home(explicit: Path | None = None) -> Home:

@@ -12,7 +12,7 @@ from forge.audit.findings import Audit, Finding, Kind, Progress
 from forge.audit.folders import check_folders, check_leftovers
 from forge.audit.records import check_registry
 from forge.audit.session import check_session
-from forge.home import Home
+from forge.home import Home, is_id
 
 __all__ = ["Audit", "Finding", "Kind", "Progress", "audit"]
 
@@ -35,6 +35,8 @@ def audit(home: Home, now: float | None = None, progress: Progress = lambda done
     check_folders(home, records, at, result)
     check_leftovers(home, at, result)
     for session in records.sessions:
+        if not is_id(session.id):
+            continue  # told with the folders: it can have none
         check_session(home, records, session, result, lambda: progress(result.bytes, records.bytes))
         result.sessions += 1
     return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 from forge import locks
 from forge.audit.findings import REPAIR, Audit, Kind
 from forge.audit.records import Records
-from forge.home import MARKER, Home, SessionPaths
+from forge.home import MARKER, Home, SessionPaths, is_id
 from forge.registry import State
 from forge.registry.migrate import leftovers
 from forge.retention import folders
@@ -24,6 +24,10 @@ def check_folders(home: Home, records: Records, now: float, result: Audit) -> No
         if trashed != (row is not None):
             what = f"{session.name} is {session.state}, and the trash has {'a' if row else 'no'} record of it"
             result.add(Kind.REGISTRY, home.registry.name, what, "put back a backup of the registry")
+        if not is_id(session.id):
+            what = f"{session.name} has the id {session.id!r}, which Forge never makes"
+            result.add(Kind.REGISTRY, home.registry.name, what, "put back a backup of the registry")
+            continue
         if busy:
             continue
         if row is not None and row.purging:
@@ -45,7 +49,7 @@ def check_folders(home: Home, records: Records, now: float, result: Audit) -> No
 def check_leftovers(home: Home, now: float, result: Audit) -> None:
     """Half-made databases and caches whose maker is gone."""
     left = [] if _cleaning(home) else leftovers(home.registry) + half_made(home, now)
-    left += [path for path in half_cached(home) if not locks.is_used(cache_lock(home, path))]
+    left += [path for path in half_cached(home.cache) if not locks.is_used(cache_lock(home, path))]
     for path in left:
         result.add(Kind.LEFTOVER, path.relative_to(home.root), "was left half done", f'"{REPAIR}" deletes it')
 

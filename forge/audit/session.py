@@ -51,6 +51,9 @@ def check_session(
         result.add(Kind.OWNER, session.name, what, f'"{REPAIR}" marks it as interrupted, then resume it')
     if not paths.root.is_dir():
         return
+    for link in paths.links():
+        what = "is a symbolic link, which Forge never makes"
+        result.add(Kind.FOLDER, _below(home, link), what, "put the file or folder itself in its place")
     reach: Reach = {}
     for row in records.checkpoints.get(session.id, []):
         _check_checkpoint(home, paths, session, row, result, reach, live=live)

@@ -28,6 +28,7 @@ from forge.data.documents import SPLITS, Split
 from forge.data.tokenizer import token_byte_strings
 from forge.errors import CorpusError
 from forge.reading import read_plain
+from forge.retention.tidy import half_cached
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -176,8 +177,9 @@ def write_shards(
     cache: Path, info: CorpusInfo, shards: Mapping[Split, NDArray[np.uint16]], tokenizer: bytes
 ) -> Path:
     """Write a prepared corpus under its key, replacing what is there; call it inside `sole_writer`."""
-    for leftover in cache.glob(f".{info.key}.tmp-*"):
-        durable.discard_tree(leftover)
+    for leftover in half_cached(cache):
+        if leftover.name.startswith(f".{info.key}."):
+            durable.discard_tree(leftover)
     temporary = cache / f".{info.key}.tmp-{secrets.token_hex(4)}"
     durable.make_scratch(temporary)
     for split, tokens in shards.items():

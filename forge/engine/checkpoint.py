@@ -24,7 +24,16 @@ from forge import durable
 from forge.engine.tree import Tensors, flatten, references, unflatten
 from forge.errors import CheckpointError
 from forge.header import HeaderError, header_of, read_header
-from forge.retention.steps import MANIFEST, TEMPORARY, finished_steps, step_folder, step_of, steps_in
+from forge.retention.steps import (
+    DAMAGED,
+    MANIFEST,
+    TEMPORARY,
+    damaged,
+    finished_steps,
+    step_folder,
+    step_of,
+    steps_in,
+)
 
 FORMAT = 1
 WEIGHTS, REST, TREE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -131,8 +140,7 @@ def load(path: Path) -> Checkpoint:
     import safetensors
     import safetensors.torch
 
-    if path.is_symlink():
-        raise DamagedError(f"{path} is a symbolic link, which Forge never makes")
+    _require_own(path)
     manifest = _read_manifest(path)
     contents = _read_files(path, manifest)
     try:
@@ -154,6 +162,7 @@ def verify(path: Path) -> Meta:
         DamagedError: anything about it is missing, cut short or altered.
         CheckpointError: it cannot be read now, which says nothing about it.
     """
+    _require_own(path)
     manifest = _read_manifest(path)
     try:
         for name in FILES:
@@ -198,7 +207,7 @@ def newest_scheduled(folder: Path) -> int | None:
 
 def set_aside(folder: Path, step: int) -> None:
     """Rename a damaged checkpoint out of the way; it stays to be looked at until there are newer ones."""
-    durable.move(step_folder(folder, step), folder / f"damaged-{ULID()}-step-{step:08d}")
+    durable.move(step_folder(folder, step), folder / f"{DAMAGED}{ULID()}-step-{step:08d}")
 
 
 def rotate(folder: Path, keep: int, also: Collection[int] = ()) -> list[int]:
@@ -210,8 +219,7 @@ def rotate(folder: Path, keep: int, also: Collection[int] = ()) -> list[int]:
     gone = [step for step in steps_in(folder) if step not in kept]
     for step in gone:
         remove(folder, step)
-    damaged = sorted(entry for entry in folder.iterdir() if entry.name.startswith("damaged-"))
-    for entry in damaged[:-1]:
+    for entry in damaged(folder)[:-1]:
         durable.discard_tree(entry)
     return gone
 
@@ -257,6 +265,11 @@ def _manifest(step: int, files: Mapping[str, Any], meta: Meta) -> bytes:
 def _checksum(body: Mapping[str, Any]) -> str:
     # Over the values, not the bytes: the manifest is the one file that nothing else has the hash of.
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _require_own(path: Path) -> None:
+    if path.is_symlink():
+        raise DamagedError(f"{path} is a symbolic link, which Forge never makes")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 from ulid import ULID
@@ -33,7 +32,7 @@ from forge.errors import (
     RegistryError,
     SessionLeasedError,
 )
-from forge.home import MARKER, SCRATCH, Home
+from forge.home import MARKER, SCRATCH, Home, is_id
 from forge.locks import is_held
 from forge.registry import (
     LIVE,
@@ -49,6 +48,7 @@ from forge.registry import (
 )
 from forge.registry.query import fetch
 from forge.registry.sqlite import open_reader
+from forge.retention import folders
 
 Where = Literal["thread", "process"]
 """Who runs a session: a thread of this process, or a process of its own."""
@@ -136,7 +136,9 @@ class Engine:
             IllegalTransitionError: it is in a state from which nothing can go on.
             ForgeError: no process can be started.
         """
-        child = spawn(self.home, self.session(session_id))
+        session = self.session(session_id)
+        folders.check_inside(self.home.session(session_id))
+        child = spawn(self.home, session)
         self._children[session_id] = child
         return child
 
@@ -173,6 +175,7 @@ class Engine:
                 raise SessionLeasedError(
                     f"this process already runs {self._hosted.session.name}; stop it, or start another forge."
                 )
+            folders.check_inside(self.home.session(session_id))
             run = HostedRun(self.home, self.registry, session)
             try:
                 self.reconcile(holding=session_id)
@@ -266,8 +269,7 @@ class Engine:
         dead = [
             row
             for row in self.registry.fetch(queries.owned_sessions())
-            if row.id == holding
-            or (not _is_owned(self.home.session(row.id).lease) and self._life(row) is None)
+            if row.id == holding or (not self._is_owned(row.id) and self._life(row) is None)
         ]
         buried = (partial(_bury, row=row, cause=self._cause(row)) for row in dead)
         return [row.id for row, bury in zip(dead, buried, strict=True) if self.registry.write(bury)]
@@ -277,8 +279,10 @@ class Engine:
 
         None where the file is there, and where the sign is too old, or cannot be read.
         """
+        if row.lease is None or not is_id(row.id):
+            return None
         paths = self.home.session(row.id)
-        if row.lease is None or os.path.lexists(paths.lease) or not paths.metrics.exists():
+        if os.path.lexists(paths.lease) or not paths.metrics.exists():
             return None
         try:
             connection = open_reader(paths.metrics)
@@ -291,9 +295,18 @@ class Engine:
         age = None if beat is None else time.time() - beat.at
         return age if age is not None and 0 <= age < LIFE_SECONDS else None
 
+    def _is_owned(self, session_id: str) -> bool:
+        try:
+            # An id that Forge did not make has no folder, so nobody can run it.
+            return is_id(session_id) and is_held(self.home.session(session_id).lease)
+        except OSError:
+            # What cannot be looked at is left alone: a live session is never taken for dead.
+            return True
+
     def _cause(self, row: SessionRow) -> str:
         """How the owner of a session ended, as far as it can be known."""
-        info, child = read_info(self.home.session(row.id).lease), self._children.get(row.id)
+        info = read_info(self.home.session(row.id).lease) if is_id(row.id) else None
+        child = self._children.get(row.id)
         if info is not None and info.token != row.lease:
             info = None
         # A session may have gone on elsewhere since this process started one for it.
@@ -314,14 +327,6 @@ class Engine:
         if run is not None:
             run.settle()
         self.registry.close()
-
-
-def _is_owned(lease: Path) -> bool:
-    try:
-        return is_held(lease)
-    except OSError:
-        # What cannot be looked at is left alone: a live session is never taken for dead.
-        return True
 
 
 def _user() -> str:

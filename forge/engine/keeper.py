@@ -20,7 +20,7 @@ from forge.engine.scope import RunScope
 from forge.engine.telemetry import MetricsStalledError
 from forge.errors import CheckpointError
 from forge.registry import Connection, MetricsWriter, edits
-from forge.retention import steps
+from forge.retention import folders, steps
 
 ROOM_FOR = 2
 """Checkpoints that must fit before one is written."""
@@ -52,9 +52,10 @@ class Keeper:
         """The newest valid checkpoint, with the log set back to it; none starts the phase anew.
 
         Raises:
-            CheckpointError: a checkpoint cannot be read now.
+            CheckpointError: a checkpoint cannot be read now, or the folder leads elsewhere.
             MetricsStalledError: the log cannot be set back.
         """
+        self._require_own_folder()
         steps.remove_leftovers(self._folder)
         durable.settle(self._scope.paths.root, self._folder.parent, self._folder)
         found, damaged = self._load_latest()
@@ -97,7 +98,7 @@ class Keeper:
 
         Raises:
             CannotSaveError: no room, or the disk refuses; worth another try.
-            CheckpointError: it cannot be kept at all, or the session's folder is gone.
+            CheckpointError: it cannot be kept at all, or the session's folder is gone or leads elsewhere.
         """
         scope = self._scope
         began = time.monotonic()
@@ -105,6 +106,7 @@ class Keeper:
             raise CheckpointError(
                 f"{scope.paths.root} is gone, so nothing can be saved there. Put it back, then resume."
             )
+        self._require_own_folder()
         try:
             last_steps = scope.recorder.call(self._make_log_durable)
             meta = Meta(last_steps, scope.fingerprint, seconds, scheduled)
@@ -119,6 +121,12 @@ class Keeper:
         self._record(saved, stall)
         size = f"{saved.bytes / 1e6:.1f} MB, {stall * 1000:.0f} ms stall"
         self._tell("checkpoint", f"checkpoint step {step} ({size})", step=step)
+
+    def _require_own_folder(self) -> None:
+        try:
+            folders.check_inside(self._scope.paths)
+        except folders.NotOursError as error:
+            raise CheckpointError(str(error)) from error
 
     def _load_latest(self) -> tuple[Checkpoint | None, list[int]]:
         """The newest checkpoint that is whole, and the steps of those that were set aside for it."""

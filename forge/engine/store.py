@@ -122,10 +122,10 @@ class ModelStore:
 
     def remove_orphans(self, phase: str) -> list[str]:
         """Delete models of a phase that was killed before the registry knew them; returns their names."""
-        gone = orphans.found(self._paths.root, {row.id for row in self._rows()}, {phase})
+        gone = orphans.found(self._paths, {row.id for row in self._rows()}, {phase})
         for entry in gone:
             orphans.remove(entry)
-        durable.settle(self._paths.root, self._paths.root / "models")
+        durable.settle(self._paths.root, self._paths.models)
         return [entry.name for entry in gone]
 
     def _rows(self) -> list[ModelRow]:

@@ -6,6 +6,7 @@ A file that is not Forge's, is damaged, or is newer than the program is never wr
 from __future__ import annotations
 
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -19,6 +20,10 @@ from forge.registry import sqlite
 from forge.registry.schema import Migration, Schema
 from forge.registry.sqlite import Connection, one_value, transaction
 
+_HALF = re.compile(
+    r"\.(?P<name>.+)\.(new-[0-9a-f]{32}|v\d+-\d{8}T\d{6}Z-[0-9a-f]{6}\.backup\.tmp)(-wal|-shm|-journal)?"
+)
+"""The names of databases that are being made or copied, and of what SQLite keeps beside them."""
 # Reading every page costs about 1 ms a megabyte; a bigger file is checked where it is read.
 _CHECK_BYTES = 32 << 20
 
@@ -78,7 +83,8 @@ def ensure(path: Path, schema: Schema, lock: Path | None = None) -> Opening:
 
 def leftovers(path: Path) -> list[Path]:
     """Half-made files beside `path`, of processes that were killed while they made or copied it."""
-    return sorted([*path.parent.glob(f".{path.name}.new-*"), *path.parent.glob(f".{path.name}.v*.tmp*")])
+    found = [(entry, _HALF.fullmatch(entry.name)) for entry in path.parent.glob(f".{path.name}.*")]
+    return sorted(entry for entry, match in found if match and match["name"] == path.name)
 
 
 @contextmanager

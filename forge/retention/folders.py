@@ -8,16 +8,13 @@ says.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from forge import durable
 from forge.errors import ForgeError
-from forge.home import MARKER
-
-_ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+from forge.home import MARKER, SessionPaths, is_id
 
 
 class NotOursError(ForgeError):
@@ -31,11 +28,6 @@ class Size:
     bytes: int
     freed: int
     """Bytes that its deletion gives back: files that have a name elsewhere too give nothing."""
-
-
-def is_id(text: str) -> bool:
-    """Whether this can be the id of a session: a ULID as Forge writes it."""
-    return _ULID.fullmatch(text) is not None
 
 
 def place(parent: Path, session_id: str) -> Path:
@@ -84,6 +76,23 @@ def check(folder: Path, *, marked: bool = True) -> None:
         raise NotOursError(f"{folder} has no {MARKER}, so nothing says that it is a session's.") from error
     if not stat.S_ISREG(marker.st_mode):
         raise NotOursError(f"{folder / MARKER} is not a plain file.")
+
+
+def check_inside(paths: SessionPaths) -> None:
+    """Return silently when nothing in a session's folder leads out of it where Forge writes and deletes.
+
+    Raises:
+        NotOursError: something does; the message says what to do.
+    """
+    try:
+        links = paths.links()
+    except OSError as error:
+        raise NotOursError(f"{error.filename} cannot be looked at: {error.strerror}.") from error
+    if links:
+        raise NotOursError(
+            f"{links[0]} is a symbolic link, which Forge never makes: nothing is written, moved or deleted "
+            "through it. Put the file or folder itself in its place."
+        )
 
 
 def check_remains(folder: Path) -> None:

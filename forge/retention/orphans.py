@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from forge import durable
+from forge.home import SessionPaths, is_id
 from forge.reading import read_plain
 
 CARD = "card.json"
@@ -18,10 +19,11 @@ TEMPORARY = ".tmp"
 """The end of the name of what is being written or deleted."""
 
 
-def found(root: Path, known: Collection[str], phases: Collection[str]) -> list[Path]:
+def found(paths: SessionPaths, known: Collection[str], phases: Collection[str]) -> list[Path]:
     """Models in a session's folder that are half written, or not known and made by one of `phases`."""
-    folder = root / "models"
-    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    folder = paths.models
+    # Never through a link: what it leads to is not Forge's to delete.
+    entries = sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
     return [entry for entry in entries if entry.name not in known and _is_orphan(entry, phases)]
 
 
@@ -34,6 +36,8 @@ def remove(path: Path) -> None:
 
 
 def _is_orphan(path: Path, phases: Collection[str]) -> bool:
+    if path.is_symlink() or not is_id(path.name.removesuffix(TEMPORARY)):
+        return False  # a stranger's, however it is called
     if path.name.endswith(TEMPORARY):
         return True
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from forge import locks
 from forge.errors import ForgeError
-from forge.home import Home
+from forge.home import Home, is_id
 from forge.registry import Registry, TrashRow, cleanup
 from forge.retention import adopt, folders, tidy
 
@@ -80,8 +80,9 @@ def repair(home: Home, registry: Registry, now: float) -> Reconciled:
             if name := adopt.adopt(registry, home, place, now):
                 result.repaired.append(f"{_below(home, place.root)} was unknown and is now session {name}")
     for session_id in sorted(states.keys() - present - trashed.keys()):
-        message = missing_folder(home, session_id)
-        _tell_missing(registry, session_id, message, now, result)
+        with _telling(result, session_id):
+            message = missing_folder(home, session_id)
+            _tell_missing(registry, session_id, message, now, result)
     _tidy(home, registry, now, result)
     return result
 
@@ -130,11 +131,12 @@ def _tidy(home: Home, registry: Registry, now: float, result: Reconciled) -> Non
     with _telling(result, str(home.root)):
         result.repaired += tidy.home_files(home, now)
     for session_id, known in tidy.known(registry.fetch).items():
-        paths = home.session(session_id)
-        if not folders.is_id(session_id) or not folders.is_there(paths.root):
+        if not is_id(session_id) or not folders.is_there(home.session(session_id).root):
             continue
+        paths = home.session(session_id)
         with _telling(result, session_id):
             folders.check(paths.root)
+            folders.check_inside(paths)
             result.repaired += tidy.session_files(registry, paths, session_id, known)
             for name, path in known.models.values():
                 if not (paths.root / path).exists():

@@ -10,12 +10,17 @@ import re
 from pathlib import Path
 
 from forge import durable
+from forge.home import ID
 from forge.registry import Connection, edits, fetch, queries
 
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
 """In the name of what is being written or deleted."""
+DAMAGED = "damaged-"
+"""How the name begins of what was set aside."""
 _NAME = re.compile(r"step-(\d{8,})\Z")
+_LEFT = re.compile(rf"step-\d{{8,}}{re.escape(TEMPORARY)}{ID}")
+_ASIDE = re.compile(rf"{DAMAGED}{ID}-step-\d{{8,}}")
 
 
 def step_folder(folder: Path, step: int) -> Path:
@@ -29,11 +34,19 @@ def step_of(path: Path) -> int:
     return int(match[1]) if match else -1
 
 
+def entries(folder: Path) -> list[Path]:
+    """What lies in a phase's folder of checkpoints; nothing where it, or the one above, is a link.
+
+    What a link leads to is not Forge's to judge, to rename or to delete.
+    """
+    if folder.is_symlink() or folder.parent.is_symlink() or not folder.is_dir():
+        return []
+    return sorted(folder.iterdir())
+
+
 def steps_in(folder: Path) -> list[int]:
     """Steps that have a checkpoint folder, newest first, valid or not."""
-    if not folder.is_dir():
-        return []
-    return sorted((step for entry in folder.iterdir() if (step := step_of(entry)) >= 0), reverse=True)
+    return sorted((step for entry in entries(folder) if (step := step_of(entry)) >= 0), reverse=True)
 
 
 def finished_steps(folder: Path) -> list[int]:
@@ -43,15 +56,17 @@ def finished_steps(folder: Path) -> list[int]:
 
 def is_finished(path: Path) -> bool:
     """Whether a folder has a manifest."""
-    # Never through a link: what it leads to is not Forge's to judge, and not to delete.
     return not path.is_symlink() and (path / MANIFEST).exists()
 
 
 def leftovers(folder: Path) -> list[Path]:
     """Checkpoints that were given up half written or half deleted."""
-    if not folder.is_dir():
-        return []
-    return sorted(entry for entry in folder.iterdir() if TEMPORARY in entry.name)
+    return [entry for entry in entries(folder) if _LEFT.fullmatch(entry.name)]
+
+
+def damaged(folder: Path) -> list[Path]:
+    """Checkpoints that were set aside, oldest first."""
+    return [entry for entry in entries(folder) if _ASIDE.fullmatch(entry.name)]
 
 
 def remove_leftovers(folder: Path) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from forge import locks
 from forge.errors import ForgeError
-from forge.home import Home
+from forge.home import Home, is_id
 from forge.registry import CandidateRow, Registry, SessionRow, State, cleanup
 from forge.retention import folders
 
@@ -60,9 +60,9 @@ def survey(home: Home, registry: Registry) -> Survey:
 
 def look(home: Home, row: CandidateRow) -> Subject:
     """One session and its folder."""
-    paths, has_checkpoint = home.session(row.session.id), row.has_checkpoint
-    if not folders.is_id(row.session.id):
+    if not is_id(row.session.id):
         return Subject(row, problem="its id is not one that Forge makes")
+    paths, has_checkpoint = home.session(row.session.id), row.has_checkpoint
     try:
         if not folders.is_there(paths.root):
             # Only its rows are left; they may go like any other session's.

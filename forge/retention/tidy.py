@@ -6,20 +6,22 @@ process makes or cleans up anything. A second time finds nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from forge import durable, locks
-from forge.home import MARKER, SCRATCH, Home, SessionPaths
+from forge.home import MARKER, SCRATCH, Home, SessionPaths, is_id
 from forge.registry import Connection, Query, Registry, State, cleanup
 from forge.registry.migrate import leftovers
-from forge.retention import folders, orphans, steps
+from forge.retention import orphans, steps
 
 T = TypeVar("T")
 SETTLED_SECONDS = 3600.0
 """What is younger may belong to a session that another process is just making."""
+_HALF_CACHED = re.compile(r"\.[0-9a-f]{32}\.tmp-[0-9a-f]{8}")
 _GIVEN_UP = frozenset({State.RUNNING, State.PAUSED, State.STOPPED, State.INTERRUPTED, State.FAILED})
 
 
@@ -80,7 +82,7 @@ def home_files(home: Home, now: float) -> list[str]:
     left = leftovers(home.registry) + half_made(home, now)
     for path in left:
         durable.discard_tree(path)
-    for path in half_cached(home):
+    for path in half_cached(home.cache):
         with locks.hold(cache_lock(home, path)) as mine:
             if mine:
                 durable.discard_tree(path)
@@ -92,32 +94,38 @@ def garbage(paths: SessionPaths, says: Known) -> list[Path]:
     """What was given up half done in a session's folder, if nobody is at work there."""
     left = leftovers(paths.metrics)
     checkpoints = paths.root / "checkpoints"
-    if checkpoints.is_dir():
+    if checkpoints.is_dir() and not checkpoints.is_symlink():
         left += [path for folder in sorted(checkpoints.iterdir()) for path in steps.leftovers(folder)]
     given_up = {phase for phase, state in says.phases.items() if state in _GIVEN_UP}
-    return left + orphans.found(paths.root, says.models, given_up)
+    return left + orphans.found(paths, says.models, given_up)
 
 
 def cache_lock(home: Home, path: Path) -> Path:
     """What its writer holds as long as it is at work on a half-written text."""
-    return home.cache / f"{path.name.removeprefix('.').partition('.tmp-')[0]}.lock"
+    return home.cache / f"{path.name[1:].partition('.')[0]}.lock"
 
 
 def half_made(home: Home, now: float) -> list[Path]:
     """Folders of sessions that were given up while they were made; a young one may be at it still."""
+    if home.sessions.is_symlink():
+        return []
     return sorted(
         entry
         for entry in home.sessions.glob(f"*{SCRATCH}")
-        if folders.is_id(entry.name.removesuffix(SCRATCH))
+        if is_id(entry.name.removesuffix(SCRATCH))
+        and entry.is_dir()
+        and not entry.is_symlink()
         and now - entry.lstat().st_mtime >= SETTLED_SECONDS
         # A person may have named a copy so; what is in it is not ours to delete.
         and {below.name for below in entry.iterdir()} <= {MARKER}
     )
 
 
-def half_cached(home: Home) -> list[Path]:
-    """Prepared texts that were given up half written, or are being written."""
-    return sorted(home.cache.glob(".*.tmp-*")) if home.cache.is_dir() else []
+def half_cached(cache: Path) -> list[Path]:
+    """Prepared texts that were given up half written, or are being written; none behind a link."""
+    if cache.is_symlink() or not cache.is_dir():
+        return []
+    return sorted(entry for entry in cache.iterdir() if _HALF_CACHED.fullmatch(entry.name))
 
 
 def _remove(path: Path) -> None:

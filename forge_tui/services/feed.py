@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import replace
 
 from forge.errors import ForgeError
+from forge.home import is_id
 from forge.registry import LIVE, Error, EventRow, SeriesRow, metrics, queries
 from forge_tui.charts.series import Series, SeriesView
 from forge_tui.ports import Clock
@@ -54,7 +55,9 @@ class SessionFeed:
             self._series, self._latest = {}, {}
             self.snapshot = Snapshot(at=self._clock(), problem=None if session_id else self._unread)
             self._stale = True
-            path = None if session_id is None else self._store.home.session(session_id).metrics
+            # An id that Forge never makes, as a damaged registry may have, leads nowhere.
+            own = session_id if session_id is not None and is_id(session_id) else None
+            path = self._store.home.session(own).metrics if own else None
             await self._store.metrics.point_at(path)
 
     def choose(self, phase: str | None) -> None:

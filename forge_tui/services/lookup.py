@@ -51,10 +51,10 @@ def _fetch_registry(home: Home, query: Query[T]) -> list[T]:
 
 def progress_line(home: Home, session_id: str) -> str:
     """One plain line about a run, for a terminal without a screen."""
-    path = home.session(session_id).metrics
-    if not path.exists():
-        return "starting"
     try:
+        path = home.session(session_id).metrics
+        if not path.exists():
+            return "starting"
         connection = open_reader(path)
         try:
             beats = fetch(connection, metrics.heartbeat())

@@ -40,17 +40,17 @@ def test_a_tilde_is_the_home_of_a_user(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_everything_lies_below_the_home(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    paths = home.session("01ABC")
+    paths = home.session("01ARZ3NDEKTSV4RRFFQ69G5FAV")
     below = {
         home.registry: "registry.db",
         home.trash: "trash",
         home.cache: "cache",
-        paths.config: "sessions/01ABC/session.yaml",
-        paths.metrics: "sessions/01ABC/metrics.db",
-        paths.log: "sessions/01ABC/log.jsonl",
-        paths.lease: "sessions/01ABC/lease",
-        paths.checkpoints("pretrain"): "sessions/01ABC/checkpoints/pretrain",
-        paths.model("01XYZ"): "sessions/01ABC/models/01XYZ",
+        paths.config: "sessions/01ARZ3NDEKTSV4RRFFQ69G5FAV/session.yaml",
+        paths.metrics: "sessions/01ARZ3NDEKTSV4RRFFQ69G5FAV/metrics.db",
+        paths.log: "sessions/01ARZ3NDEKTSV4RRFFQ69G5FAV/log.jsonl",
+        paths.lease: "sessions/01ARZ3NDEKTSV4RRFFQ69G5FAV/lease",
+        paths.checkpoints("pretrain"): "sessions/01ARZ3NDEKTSV4RRFFQ69G5FAV/checkpoints/pretrain",
+        paths.model("01XYZ"): "sessions/01ARZ3NDEKTSV4RRFFQ69G5FAV/models/01XYZ",
     }
     assert {str(path.relative_to(tmp_path)) for path in below} == set(below.values())
 

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forge.home import Home, prepare_home
-from forge.registry import State, open_writer
+from forge.registry import Registry, State, open_writer, queries
 from forge.registry.sqlite import OperationalError
 from tests.unit.cli.conftest import Result, add, invoke
 
@@ -225,6 +225,48 @@ def test_a_damaged_part_of_the_home_is_told_in_a_sentence(damaged: Home, name: s
     DAMAGES[how](path)
     for arguments in LOOKS:
         told(damaged, *arguments)
+
+
+@pytest.mark.parametrize("state", ["interrupted", "running"])
+def test_an_id_that_leads_out_of_the_home_is_told_in_a_sentence(damaged: Home, state: str) -> None:
+    victim = damaged.root.parent / "victim"
+    victim.mkdir()
+    (victim / "session.yaml").write_text("name: bait", "utf-8")
+    with closing(open_writer(damaged.registry, synchronous="FULL", wal_autocheckpoint=1000)) as connection:
+        connection.execute("PRAGMA foreign_keys=OFF")
+        sql = "UPDATE session SET id = '../../victim', state = ?, lease = 'x' WHERE name = 'one'"
+        connection.execute(sql, [state]).close()
+    before = surroundings(damaged)
+    for arguments in [*READERS, ["trash", "empty"]]:
+        told(damaged, *arguments)
+    found = invoke(damaged, "audit")
+    assert found.code == 1
+    assert "has the id '../../victim', which Forge never makes" in found.out
+    for host in ("thread", "process"):
+        result = told(damaged, "resume", "one", "--host", host)
+        assert result.code == 9
+        assert "the id '../../victim', which Forge never makes" in result.err
+    assert told(damaged, "resume", "one", "--detach").code == 9
+    assert surroundings(damaged) == before
+
+
+@pytest.mark.parametrize("name", [".", "log.jsonl", "metrics.db", "lease", "checkpoints", "models"])
+def test_a_session_is_not_resumed_through_a_link(damaged: Home, name: str) -> None:
+    with Registry.open(damaged) as registry:
+        session = registry.fetch(queries.find_sessions("one"))[0].id
+    outside = damaged.root.parent / "outside"
+    path = damaged.sessions / session / name
+    if path.exists():
+        path.rename(outside)
+    else:
+        outside.mkdir()
+    path.symlink_to(outside)
+    before = surroundings(damaged)
+    for arguments in (["resume", "one", "--host", "thread"], ["resume", "one", "--detach"]):
+        result = told(damaged, *arguments)
+        assert result.code == 1
+        assert "is a symbolic link, which Forge never makes" in result.err or name == "lease"
+    assert surroundings(damaged) == before
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -180,7 +180,7 @@ def test_the_registry_is_made_to_say_what_is_on_disk(rig: Rig) -> None:
     interrupted_at_nine(rig)
     folder = rig.paths.checkpoints("pretrain")
     shutil.rmtree(folder / "step-00000004")
-    (folder / "step-00000099.tmp-01ABC").mkdir()
+    (folder / "step-00000099.tmp-01ARZ3NDEKTSV4RRFFQ69G5FAV").mkdir()
     rig.registry.write(lambda c: c.execute("DELETE FROM checkpoint WHERE step = 8").rowcount)
     with rig.attempt() as ctx:
         next(iter(ctx.steps(STEPS, Sums())))

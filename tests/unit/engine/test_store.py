@@ -16,6 +16,8 @@ from forge.models.decoder import Decoder
 from forge.registry import ModelRow, edits
 from tests.unit.engine.rig import PICO, Rig
 
+HALF = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+
 
 @pytest.fixture
 def store(rig: Rig) -> ModelStore:
@@ -108,11 +110,11 @@ def test_only_orphans_of_the_phase_are_deleted(
     orphan = store.save("pretrain", produced)
     other = store.save("forging", produced)
     models = rig.paths.root / "models"
-    (models / "01HALF.tmp").mkdir()
+    (models / f"{HALF}.tmp").mkdir()
     (models / "notes").mkdir()
     (tmp_path / "precious").mkdir()
     (models / "link").symlink_to(tmp_path / "precious")
-    assert sorted(store.remove_orphans("pretrain")) == sorted([orphan.id, "01HALF.tmp"])
+    assert sorted(store.remove_orphans("pretrain")) == sorted([orphan.id, f"{HALF}.tmp"])
     assert {entry.name for entry in models.iterdir()} == {known.id, other.id, "notes", "link"}
 
 

@@ -24,6 +24,8 @@ from tests.unit.cli.conftest import invoke
 from tests.unit.faults.conftest import LATER, without_waiting_for_the_medium
 from tests.unit.faults.operations import OTTER, VOLE
 
+ULID, HEX = "01ARZ3NDEKTSV4RRFFQ69G5FAV", "0123456789abcdef" * 2
+
 
 @dataclass
 class Place:
@@ -150,23 +152,26 @@ BROKEN: dict[str, tuple[Kind, Callable[[Place], object]]] = {
     "a session": (Kind.FOLDER, lambda p: shutil.rmtree(p.otter.root)),
     "a place": (Kind.FOLDER, lambda p: p.otter.root.rename(p.home.trashed(p.otter.root.name).root)),
     "a record": (Kind.FOLDER, lambda p: p.change("DELETE FROM session WHERE name = 'otter'")),
-    "a folder of nobody": (Kind.FOLDER, lambda p: (p.home.sessions / "01ARZ3NDEKTSV4RRFFQ69G5FAV").mkdir()),
-    "a half-written checkpoint": (Kind.LEFTOVER, lambda p: _unfinished(p, "step-00000012.tmp-01X")),
-    "a half-written model": (Kind.LEFTOVER, lambda p: (p.otter.root / "models" / "01X.tmp").mkdir()),
+    "a folder of nobody": (Kind.FOLDER, lambda p: (p.home.sessions / ULID).mkdir()),
+    "a half-written checkpoint": (Kind.LEFTOVER, lambda p: _unfinished(p, f"step-00000012.tmp-{ULID}")),
+    "a half-written model": (Kind.LEFTOVER, lambda p: (p.otter.root / "models" / f"{ULID}.tmp").mkdir()),
     "a half-made metrics file": (
         Kind.LEFTOVER,
-        lambda p: (p.vole.root / ".metrics.db.new-1").write_bytes(b""),
+        lambda p: (p.vole.root / f".metrics.db.new-{HEX}").write_bytes(b""),
     ),
-    "a half-made registry": (Kind.LEFTOVER, lambda p: (p.home.root / ".registry.db.new-1").write_bytes(b"")),
+    "a half-made registry": (
+        Kind.LEFTOVER,
+        lambda p: (p.home.root / f".registry.db.new-{HEX}").write_bytes(b""),
+    ),
     "a half-made copy": (
         Kind.LEFTOVER,
-        lambda p: (p.home.root / ".registry.db.v1-x.backup.tmp").write_bytes(b""),
+        lambda p: (p.home.root / ".registry.db.v1-20260101T000000Z-0a1b2c.backup.tmp").write_bytes(b""),
     ),
     "a half-made session": (
         Kind.LEFTOVER,
-        lambda p: (p.home.sessions / "01ARZ3NDEKTSV4RRFFQ69G5FAV.tmp").mkdir(),
+        lambda p: (p.home.sessions / f"{ULID}.tmp").mkdir(),
     ),
-    "a half-written text": (Kind.LEFTOVER, lambda p: (p.home.cache / ".abc.tmp-1").mkdir()),
+    "a half-written text": (Kind.LEFTOVER, lambda p: (p.home.cache / f".{HEX}.tmp-0a1b2c3d").mkdir()),
     "the trash": (
         Kind.REGISTRY,
         lambda p: p.change("UPDATE session SET state = 'trashed' WHERE name = 'otter'"),
@@ -222,14 +227,14 @@ def test_what_a_live_session_is_writing_is_no_finding(place: Place) -> None:
 
     with Registry.open(place.home) as registry:
         take(registry)
-    _unfinished(place, "step-00000012.tmp-01X")
+    _unfinished(place, f"step-00000012.tmp-{ULID}")
     with locks.hold(place.vole.lease):
         assert place.kinds() == []
     assert sorted(place.kinds()) == [Kind.LEFTOVER, Kind.OWNER]
 
 
 def test_a_session_that_is_just_being_made_is_no_finding(place: Place) -> None:
-    id = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+    id = ULID
     root = place.home.session(id).root
     root.mkdir()
     shutil.copy(place.vole.config, root)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from forge.home import is_id
 from forge.registry import Registry, State, cleanup, edits
 from forge.retention import (
     Plan,
@@ -205,9 +206,9 @@ def test_a_mounted_folder_is_refused(world: World, monkeypatch: pytest.MonkeyPat
 
 
 def test_ids() -> None:
-    assert folders.is_id(session_id(1))
-    assert not folders.is_id("8" + session_id(1)[1:])  # beyond 128 bits
-    assert not folders.is_id(session_id(1)[:-1] + "U")
+    assert is_id(session_id(1))
+    assert not is_id("8" + session_id(1)[1:])  # beyond 128 bits
+    assert not is_id(session_id(1)[:-1] + "U")
 
 
 def test_ten_thousand_sessions_cost_two_queries(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,7 +187,7 @@ def test_a_registry_that_is_only_read_is_left_alone(world: World, tmp_path: Path
 
 def test_the_parts_of_a_home_are_not_confused(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    assert home.trashed("01X").root == tmp_path / "trash" / "01X"
+    assert home.trashed(session_id(1)).root == tmp_path / "trash" / session_id(1)
     assert home.cleanup_lock.parent == tmp_path
 
 
