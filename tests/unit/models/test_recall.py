@@ -27,6 +27,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.proofs  # half a minute
 def test_a_model_with_memory_recalls_what_the_window_alone_cannot_see() -> None:
     inputs, targets = TASK.batch(256, seed=10**9)
     model = TASK.trained(0, True, TRAINING)
