@@ -136,6 +136,8 @@ def add(home: Home, name: str, state: State = State.CREATED, *, note: str = "", 
                       tokens_per_second=8412.0, eta_seconds=47.5, status="", coalesced=0)
         )  # fmt: skip
         writer.close()
+        # What a dead owner leaves; without the file nobody knows at once.
+        paths.lease.touch()
     return session_id
 
 
