@@ -28,7 +28,7 @@ from forge.validate.training import Training, share_cache
 READERS = (0, 1, 8)
 JOURNALS: tuple[sqlite.Journal, ...] = ("WAL", "DELETE")
 LOSS_BUDGET = 1.05
-SESSION = "01JREGISTRYBENCHMARK000000"
+SESSION = "01JREG1STRYBENCHMARK000000"
 
 Figures = dict[tuple[str, int, str], list[float]]
 """Journal, number of readers and name of the figure to what was measured, in the order of the rounds."""

@@ -375,7 +375,7 @@ def test_a_session_is_found_by_name_id_or_beginning(seeded: Seeded) -> None:
 def test_a_progress_line_is_plain(seeded: Seeded) -> None:
     home = seeded("running")
     assert progress_line(home, FIRST).startswith("Pre-training step 310 of 500, 46 s left")
-    assert progress_line(home, "nobody") == "starting"
+    assert progress_line(home, "01JABCDEFGHJKMNPQRSTVWXYZ9") == "starting"
 
 
 @pytest.mark.parametrize(

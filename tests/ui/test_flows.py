@@ -216,7 +216,7 @@ async def test_looking_only_steers_nothing(seeded: Seeded) -> None:
 
 
 async def test_another_session_that_runs_here_is_not_in_the_way(seeded: Seeded) -> None:
-    app = stage(seeded("stopped"), engine=FakeEngine(hosting="another"))
+    app = stage(seeded("stopped"), engine=FakeEngine(hosting="01JABCDEFGHJKMNPQRSTVWXYZ9"))
     async with playing(app) as pilot:
         await press(pilot, "r")
         assert said(app) == ""

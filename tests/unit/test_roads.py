@@ -43,7 +43,6 @@ EXCEPTIONS = {
     ): "cells of a chart, which holds drawing characters and numbers",
     ("forge_tui/terminal.py", "flush"): "frames of the screen, whose widgets clean what stands in them",
     ("forge_tui/terminal.py", "_try_write"): "what `show` has cleaned, and sequences of the terminal's own",
-    ("forge_tui/terminal.py", "log"): "the session's log, which is cleaned by who shows it",
 }
 """(file, function) to the reason why what it shows is harmless."""
 
