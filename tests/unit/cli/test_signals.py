@@ -104,6 +104,8 @@ class Run:
             timeout=60,
         )
         self._code: int | None = None
+        # Once the terminal has ended pexpect would wait for the process too, which goes on without it.
+        self.screen.ptyproc.isalive = lambda: True
         self.screen.expect("tok/s")
 
     def facts(self) -> dict[str, Any]:
