@@ -12,6 +12,7 @@ from pathlib import Path
 from forge import locks
 from forge.audit.findings import REPAIR, Audit, Kind
 from forge.audit.records import Records
+from forge.config import read_frozen
 from forge.engine import checkpoint, store
 from forge.errors import CheckpointError, ForgeError
 from forge.home import Home, SessionPaths
@@ -54,6 +55,7 @@ def check_session(
     for link in paths.links():
         what = "is a symbolic link, which Forge never makes"
         result.add(Kind.FOLDER, _below(home, link), what, "put the file or folder itself in its place")
+    _check_config(home, paths, session, result)
     reach: Reach = {}
     for row in records.checkpoints.get(session.id, []):
         _check_checkpoint(home, paths, session, row, result, reach, live=live)
@@ -69,6 +71,16 @@ def check_session(
     if not live and not trashed:
         _check_unrecorded(home, paths, records.known.get(session.id, tidy.Known()), result)
     _check_log(paths, session, result, reach, coalesced=session.id in records.stalled)
+
+
+def _check_config(home: Home, paths: SessionPaths, session: SessionRow, result: Audit) -> None:
+    """Without its configuration a session cannot go on, and nobody knows what it was."""
+    if paths.config.is_symlink():
+        return  # told already
+    try:
+        read_frozen(paths.config)
+    except (ForgeError, OSError) as error:
+        result.add(Kind.FOLDER, _below(home, paths.config), f"cannot be read: {error}", _COPY)
 
 
 def _check_checkpoint(

@@ -12,10 +12,9 @@ from pathlib import Path
 import safetensors
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import nn
 
-from forge import durable
 from forge.config import ModelConfig
 from forge.errors import CheckpointError, NotFoundError
 from forge.header import HeaderError, read_header
@@ -26,19 +25,6 @@ WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 MAX_JSON = 1 << 24
 """Bytes of a configuration or a card."""
-
-
-def save_weights(module: nn.Module, path: Path) -> None:
-    """Write a module's parameters, in full precision and durably."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    durable.write_file(path, save(tensors, metadata={"format": "pt"}))
-    durable.sync_folder(path.parent)
-
-
-def save_decoder(model: Decoder, directory: Path) -> None:
-    """Write `model.safetensors` and `config.json` into an existing folder."""
-    durable.replace_file(directory / CONFIG_FILE, model.config.model_dump_json(indent=2).encode())
-    save_weights(model, directory / WEIGHTS_FILE)
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -80,7 +66,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def load_decoder(directory: Path, device: torch.device) -> Decoder:
-    """The decoder that `save_decoder` wrote; see `load_weights` for the errors."""
+    """The decoder of a folder; see `load_weights` for the errors."""
     path = directory / CONFIG_FILE
     try:
         config = ModelConfig.model_validate_json(read_plain(path, MAX_JSON))

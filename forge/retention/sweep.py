@@ -1,4 +1,4 @@
-"""The cleanup that runs by itself, when a session ends and when a program starts.
+"""The cleanup that runs by itself, when a run begins and when it has completed or failed.
 
 It moves sessions only into the trash, by a plan like everyone else; what it deletes for good has been in the
 trash for the whole grace period.

@@ -39,8 +39,13 @@ def cost(name: str, found: Comparison, most: float, noise: Noise) -> Figure:
     percent, low, high = (100 * (ratio - 1) for ratio in (found.ratio, found.low, found.high))
     doubt = ""
     if low <= most < percent or (percent <= most and high - low > WIDEST * most):
+        why = (
+            "cannot be told from its limit"
+            if low <= most < high
+            else "cannot be told: the machine is too restless"
+        )
         doubt = (
-            f"{name} cannot be told from its limit: the interval of the pairs reaches from {low:.1f} to "
+            f"{name} {why}: the interval of the pairs reaches from {low:.1f} to "
             f"{high:.1f} %; run it without --quick, and when the machine is at rest"
         )
     elif percent > most and 2 * noise.disturbed > noise.measured:

@@ -71,7 +71,7 @@ PROOFS: tuple[Proof, ...] = (
     Proof(
         "memory",
         "the preset stays inside its GPU memory budget, the CUDA context counted",
-        "without the cap it goes beyond a small budget",
+        "without the small budget it takes more",
         seconds=180,
         quick_seconds=120,
     ),

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from forge import locks
 from forge.errors import ForgeError
 from forge.home import is_id
-from forge.registry import LIVE, Error, EventRow, SeriesRow, metrics, queries
+from forge.registry import LIVE, Error, EventRow, SeriesRow, State, metrics, queries
 from forge_tui.charts.series import Series, SeriesView
 from forge_tui.ports import Clock
 from forge_tui.present.machine import WINDOW_SECONDS
@@ -96,6 +97,7 @@ class SessionFeed:
         try:
             moved = await self._read_registry(forced)
             moved |= await self._read_metrics(forced or moved)
+            moved |= not here and await self._read_owner()
         except (Error, ForgeError) as error:
             self._stale = True
             self._failures += 1
@@ -132,6 +134,29 @@ class SessionFeed:
             phase=phase,
         )
         return True
+
+    async def _read_owner(self) -> bool:
+        """Show a session whose owner died as interrupted, also where nobody may write that down."""
+        if not self._is_abandoned():
+            return False
+        # It may just have ended, and said so since it was read.
+        await self._read_registry(True)
+        session = self.snapshot.session
+        if session is not None and self._is_abandoned():
+            dead = session.model_copy(update={"state": State.INTERRUPTED})
+            self.snapshot = replace(self.snapshot, session=dead)
+        return True
+
+    def _is_abandoned(self) -> bool:
+        session = self.snapshot.session
+        if session is None or session.state not in LIVE or not is_id(session.id):
+            return False
+        lease = self._store.home.session(session.id).lease
+        try:
+            # A lease file that is not there says nothing: its owner puts it back.
+            return lease.exists() and not locks.is_held(lease)
+        except OSError:
+            return False
 
     async def _read_events(self, session_id: str) -> tuple[EventRow, ...]:
         known = self.snapshot.events

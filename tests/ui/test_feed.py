@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from forge import locks
 from forge.home import Home
-from forge.registry import Heartbeat, MetricsWriter, Query, Registry, State, edits
+from forge.registry import Heartbeat, MetricsWriter, Query, Registry, State, edits, queries
 from forge.registry.sqlite import Connection
 from forge_tui.services.feed import BATCH, BUCKETS, EVENTS_KEPT, SessionFeed
 from forge_tui.services.listing import PAGE, SessionLister
@@ -86,6 +87,34 @@ async def test_a_live_session_is_shown_again_for_its_clock(store: Store) -> None
     before = sent(store)
     assert await feed.read(hosted=None) is not None
     assert sent(store) - before == 2
+
+
+def shown(feed: Feed) -> State | None:
+    """State of the session on the screen."""
+    return feed.snapshot.session.state if feed.snapshot.session else None
+
+
+async def test_a_session_whose_owner_died_is_shown_as_interrupted(store: Store) -> None:
+    seed(store.home, Plan())
+    lease = store.home.session(FIRST).lease
+    with locks.hold(lease):
+        feed = await followed(store)
+        assert shown(feed) is State.RUNNING
+        before = await store.registry.one(queries.session(FIRST))
+    await feed.read(hosted=None)
+    assert shown(feed) is State.INTERRUPTED
+    # It was only looked at.
+    assert await store.registry.one(queries.session(FIRST)) == before
+
+
+async def test_one_that_runs_here_or_whose_lease_file_is_lost_is_not(store: Store) -> None:
+    seed(store.home, Plan())
+    feed = await followed(store)
+    assert shown(feed) is State.RUNNING
+    with locks.hold(store.home.session(FIRST).lease):
+        pass
+    await feed.read(hosted=FIRST)
+    assert shown(feed) is State.RUNNING
 
 
 async def test_a_changed_look_sends_few_statements(store: Store) -> None:

@@ -140,7 +140,7 @@ def test_a_model_whose_header_lies_is_refused(tmp_path: Path, case: str) -> None
 def test_a_configuration_that_claims_a_giant_is_compared_with_the_weights_first(
     tmp_path: Path, claim: dict[str, int]
 ) -> None:
-    from forge.models.io import save_decoder
+    from tests.unit.models.saving import save_decoder
 
     save_decoder(Decoder(PICO), tmp_path)
     (tmp_path / "config.json").write_text(PICO.model_copy(update=claim).model_dump_json(), "utf-8")

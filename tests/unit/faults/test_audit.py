@@ -149,6 +149,13 @@ BROKEN: dict[str, tuple[Kind, Callable[[Place], object]]] = {
     "the log": (Kind.STEPS, lambda p: p.vole.metrics.unlink()),
     "an owner": (Kind.OWNER, lambda p: p.change("UPDATE session SET state = 'running' WHERE name = 'vole'")),
     "a lease": (Kind.OWNER, lambda p: p.change("UPDATE session SET lease = 'x' WHERE name = 'vole'")),
+    "a configuration": (Kind.FOLDER, lambda p: p.otter.config.unlink()),
+    "a configuration cut short": (Kind.FOLDER, lambda p: os.truncate(p.vole.config, 5)),
+    "a pipe for a configuration": (
+        Kind.FOLDER,
+        lambda p: _piped(p.vole.config),
+    ),
+    "a link for a checkpoint": (Kind.FOLDER, lambda p: _linked(p.vole.checkpoints("pretrain"))),
     "a session": (Kind.FOLDER, lambda p: shutil.rmtree(p.otter.root)),
     "a place": (Kind.FOLDER, lambda p: p.otter.root.rename(p.home.trashed(p.otter.root.name).root)),
     "a record": (Kind.FOLDER, lambda p: p.change("DELETE FROM session WHERE name = 'otter'")),
@@ -181,11 +188,25 @@ NOT_REPAIRED = frozenset(
     {
         "a bit of a checkpoint", "a bit of its state", "a bit of its manifest", "a file of a checkpoint",
         "a file too many", "a bit of a model", "a model cut short", "a tokenizer", "a size of a model",
+        "a configuration", "a configuration cut short", "a pipe for a configuration",
+        "a link for a checkpoint",
         "a step in the middle", "the first step", "the end of one series", "the log", "a folder of nobody",
         "the trash",
     }
 )  # fmt: skip
 """What is lost stays lost; a person hears of it until it is put back."""
+
+
+def _piped(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _linked(folder: Path) -> None:
+    """A folder moved elsewhere, with a link in its place."""
+    elsewhere = folder.parents[3] / "elsewhere"
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
 
 
 @pytest.mark.parametrize("what", BROKEN)

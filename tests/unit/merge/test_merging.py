@@ -29,8 +29,9 @@ from forge.merge import METHODS, Group, blocks, check_recipe, merge, merging
 from forge.merge.checkpoint import Checkpoint
 from forge.merge.plan import Plan, Planned
 from forge.models.decoder import Decoder
-from forge.models.io import load_decoder, save_decoder
+from forge.models.io import load_decoder
 from tests.unit.merge.rig import Tensors, drawn, pico, read_model, write_model
+from tests.unit.models.saving import save_decoder
 
 MERGEKIT = os.environ.get("FORGE_MERGEKIT")
 """`mergekit-yaml` of an environment that has it, to compare whole results."""

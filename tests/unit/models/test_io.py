@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from forge.config import ModelConfig
 from forge.errors import CheckpointError, NotFoundError
 from forge.models.decoder import Decoder
-from forge.models.io import load_decoder, load_weights, save_decoder
+from forge.models.io import load_decoder, load_weights
 from forge.quant.linear import to_ternary
+from tests.unit.models.saving import save_decoder
 
 PICO = ModelConfig(vocab_size=260, d_model=32, n_layers=1, n_heads=2, d_ff=48, max_seq_len=16)
 CPU = torch.device("cpu")

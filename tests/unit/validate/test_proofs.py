@@ -183,6 +183,15 @@ def test_a_cost_counts_only_where_it_can_be_told(ratios: list[float], disturbed:
     assert Result("wal", (figure,)).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("ratios", "why"),
+    [([0.9, 1.06, 1.3], "from its limit"), ([0.5, 0.7, 0.9], "the machine is too restless")],
+)
+def test_why_a_cost_cannot_be_told_is_said_truly(ratios: list[float], why: str) -> None:
+    found = summarise(ratios, [1.0] * len(ratios))
+    assert why in load.cost("readers cost", found, 2.0, _disturbed(3, 0)).doubt
+
+
 def test_burning_takes_every_core_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "usable_cores", lambda: 1)
     started: list[subprocess.Popen[bytes]] = []
