@@ -89,7 +89,7 @@ async def test_a_live_session_is_shown_again_for_its_clock(store: Store) -> None
     assert sent(store) - before == 2
 
 
-def shown(feed: Feed) -> State | None:
+def shown(feed: SessionFeed) -> State | None:
     """State of the session on the screen."""
     return feed.snapshot.session.state if feed.snapshot.session else None
 
