@@ -56,7 +56,7 @@ class Plan:
 def throughput(plan: Plan) -> list[dict[str, Any]]:
     """Tokens per second of compiled steps: every batch size with Muon + AdamW, then AdamW alone."""
     return [
-        _speed(plan, _stepper(plan, batch, optimizer), batch, optimizer=optimizer)
+        speed(plan, stepper(plan, batch, optimizer), batch, optimizer=optimizer)
         for optimizer in ("muon", "adamw")
         for batch in plan.batches
         if plan.time_left()
@@ -65,14 +65,14 @@ def throughput(plan: Plan) -> list[dict[str, Any]]:
 
 def eager(plan: Plan) -> dict[str, Any]:
     """Tokens per second without compilation, to be held against the same batch in `throughput`."""
-    return _speed(plan, _stepper(plan, plan.batches[0], compiled=False), plan.batches[0], compiled=False)
+    return speed(plan, stepper(plan, plan.batches[0], compiled=False), plan.batches[0], compiled=False)
 
 
 def deterministic(plan: Plan) -> dict[str, Any]:
     """Tokens per second with deterministic algorithms, the default of `runtime.deterministic`."""
     torch.use_deterministic_algorithms(True)
     try:
-        return _speed(plan, _stepper(plan, plan.batches[0]), plan.batches[0], deterministic=True)
+        return speed(plan, stepper(plan, plan.batches[0]), plan.batches[0], deterministic=True)
     finally:
         torch.use_deterministic_algorithms(False)
 
@@ -83,8 +83,8 @@ def ste(plan: Plan) -> list[dict[str, Any]]:
     for batch in plan.ste_batches:
         if not plan.time_left():
             break
-        ternary, plain = _stepper(plan, batch, ternary=True), _stepper(plan, batch)
-        found = compare(ternary, plain, plan.pairs, warmup=3, clock=lambda run: _timed(plan, run))
+        ternary, plain = stepper(plan, batch, ternary=True), stepper(plan, batch)
+        found = compare(ternary, plain, plan.pairs, warmup=3, clock=lambda run: timed(plan, run))
         rows.append({"batch": batch, **asdict(found), "within_budget": found.ratio <= STE_BUDGET})
     return rows
 
@@ -103,24 +103,31 @@ SECTIONS: dict[str, Callable[[Plan], Any]] = {
 }
 
 
-def _model(plan: Plan) -> Decoder:
+def _model(plan: Plan, config: PipelineConfig | None = None) -> Decoder:
     generator = torch.Generator().manual_seed(0)
-    return Decoder(plan.config.model).initialise(generator).to(plan.device)
+    return Decoder((config or plan.config).model).initialise(generator).to(plan.device)
 
 
-def _stepper(
-    plan: Plan, batch: int, optimizer: str = "muon", compiled: bool = True, ternary: bool = False
+def stepper(
+    plan: Plan,
+    batch: int,
+    optimizer: str = "muon",
+    compiled: bool = True,
+    ternary: bool = False,
+    config: PipelineConfig | None = None,
+    **changes: Any,
 ) -> Callable[[], object]:
-    """One whole training step over fixed random text."""
-    model = _model(plan)
+    """One whole training step over fixed random text; `changes` are settings of the training."""
+    config = config or plan.config
+    model = _model(plan, config)
     if ternary:
         to_ternary(model)
-    changes = {"optimizer": optimizer, "batch_size": batch, "micro_batch": batch}
-    training = plan.config.pretrain.model_copy(update=changes)
+    changes = {"optimizer": optimizer, "batch_size": batch, "micro_batch": batch, **changes}
+    training = config.pretrain.model_copy(update=changes)
     trainer = Trainer(model, training, plan.device, "bf16", compiled)
     generator = torch.Generator().manual_seed(1)
-    size = (batch, plan.config.data.seq_len + 1)
-    text = torch.randint(plan.config.model.vocab_size, size, generator=generator).to(plan.device)
+    size = (batch, config.data.seq_len + 1)
+    text = torch.randint(config.model.vocab_size, size, generator=generator).to(plan.device)
     inputs, targets = text[:, :-1].contiguous(), text[:, 1:].contiguous()
     return lambda: trainer.train_step(training.warmup_steps, inputs, targets)
 
@@ -133,7 +140,7 @@ def _muon_time(plan: Plan, kind: type[torch.optim.Muon]) -> float:
     return 1e3 * _median_time(plan, lambda: optimizer.step())
 
 
-def _timed(plan: Plan, run: Callable[[], object]) -> float:
+def timed(plan: Plan, run: Callable[[], object]) -> float:
     """Seconds per call over one block; on CUDA by events on the device."""
     if plan.device.type != "cuda":
         start = time.perf_counter()
@@ -153,10 +160,14 @@ def _timed(plan: Plan, run: Callable[[], object]) -> float:
 def _median_time(plan: Plan, run: Callable[[], object]) -> float:
     for _ in range(3):
         run()
-    return statistics.median(_timed(plan, run) for _ in range(plan.blocks))
+    return statistics.median(timed(plan, run) for _ in range(plan.blocks))
 
 
-def _speed(plan: Plan, run: Callable[[], object], batch: int, **what: Any) -> dict[str, Any]:
+def speed(
+    plan: Plan, run: Callable[[], object], batch: int, config: PipelineConfig | None = None, **what: Any
+) -> dict[str, Any]:
+    """Tokens per second of `run`, and the most memory it took."""
+    config = config or plan.config
     if plan.device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -164,16 +175,17 @@ def _speed(plan: Plan, run: Callable[[], object], batch: int, **what: Any) -> di
     run()
     first = time.perf_counter() - start
     per_step = _median_time(plan, run)
-    model, tokens = plan.config.model, batch * plan.config.data.seq_len
-    # 6 per parameter, and the causal half of two attention products: 6 * layers * T * d.
-    flops = 6 * parameter_count(plan.config) + 6 * model.n_layers * plan.config.data.seq_len * model.d_model
+    model, tokens = config.model, batch * config.data.seq_len
+    # 6 per parameter, and the causal half of two attention products: 6 * layers * T * d; of a plain decoder.
+    flops = 6 * parameter_count(config) + 6 * model.n_layers * config.data.seq_len * model.d_model
+    plain = model.memory is None and model.recursion is None
     peak = torch.cuda.max_memory_allocated() / 1e9 if plan.device.type == "cuda" else None
     found = {
         **what,
         "batch": batch,
         "ms_per_step": per_step * 1e3,
         "tokens_per_second": tokens / per_step,
-        "tflops": flops * tokens / per_step / 1e12,
+        "tflops": flops * tokens / per_step / 1e12 if plain else None,
         "peak_gb": peak,
         "first_step_s": first,
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +93,8 @@ def stop_chances(halting: Sequence[Tensor]) -> Tensor:
     p_n = lambda_n prod_{j<n} (1 - lambda_j) (PonderNet, eq. 7); at the last step whatever is left stops.
     """
     logits = torch.stack(list(halting)[:-1])  # (N - 1, ...)
-    going = F.logsigmoid(-logits).cumsum(0)  # log of the chance to be still going after step n
+    # Log of the chance to be still going after step n. Not `cumsum`: on CUDA it adds up in any order.
+    going = torch.stack(list(accumulate(F.logsigmoid(-logits))))
     before = torch.cat((torch.zeros_like(going[:1]), going))
     here = torch.cat((F.logsigmoid(logits), torch.zeros_like(going[:1])))
     return (before + here).exp()
@@ -130,7 +132,7 @@ def correctness_loss(
 def exits(halting: Sequence[Tensor], recursion: RecursionConfig) -> Tensor:
     """The step (0 ... N-1) at which each token stops: the first at which its chance reaches `halt_at`."""
     if recursion.halting == "ponder":
-        reached = stop_chances(halting).cumsum(0) >= recursion.halt_at
+        reached = torch.stack(list(accumulate(stop_chances(halting)))) >= recursion.halt_at
     else:
         reached = torch.sigmoid(torch.stack(list(halting))) >= recursion.halt_at
     reached[-1] = True

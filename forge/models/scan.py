@@ -188,9 +188,10 @@ class _Scan:
 
 def _scan(tokens: Tokens, documents: Tensor | None) -> _Scan:
     """Tokens as whole chunks; documents (B, N, 1 + C), the first that of the token before the chunk."""
-    keep, eta = tokens.log_keep.cumsum(-1), tokens.log_eta.cumsum(-1)  # (B, H, N, C)
-    length = keep.shape[-1]
-    seen = torch.ones(length, length, dtype=torch.bool, device=keep.device).tril()
+    length = tokens.theta.shape[-1]
+    seen = torch.ones(length, length, dtype=torch.bool, device=tokens.theta.device).tril()
+    # Not `cumsum`: on CUDA it adds up in any order, and a resumed run would not be the same run.
+    keep, eta = ((r.unsqueeze(-2) * seen).sum(-1) for r in (tokens.log_keep, tokens.log_eta))  # (B, H, N, C)
     carried, momentum = keep.exp(), eta.exp()
     fresh = restarted = None
     if documents is not None:

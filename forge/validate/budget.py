@@ -80,6 +80,7 @@ def measure(home: Home, preset: str, budget_gb: float, settings: Sequence[str]) 
         "context_gb": (watch.peak - reserved) / 1e9,
         "kept": watch.peak <= budget_gb * 1e9,
         "out_of_memory": [event.message for event in events if event.kind == "oom"],
+        "inexact": [event.message for event in events if event.kind == "inexact"],
         "seconds": round(time.monotonic() - began, 1),
     }
 
