@@ -3,7 +3,7 @@
     python -m benchmarks.gpu_cognate
 
 `mag` pairs one loop of the memory blocks of `25m` with a plain decoder of as many parameters, at the same
-1,024 tokens; `depth_2` is the same with a memory of two layers. `preset` is `25m` as it stands, with its loops.
+1,024 tokens; `depth_2` is the same with a memory of two layers. `preset` is `25m` as it stands.
 `optimizers` pairs a whole training step of Muon and Grokfast with one of AdamW, on `25m-plain`.
 """
 
