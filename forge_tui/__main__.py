@@ -187,10 +187,10 @@ def _what_to_open(options: argparse.Namespace, home: Home) -> tuple[PipelineConf
         if options.session is not None or options.readonly:
             raise ConfigError("--start makes a session of its own: leave out SESSION and --readonly.")
         from forge.config import load_config
-        from forge.config.corpus import require_corpus
+        from forge.config.corpus import require_corpora
 
         config = load_config(options.start)
-        require_corpus(config.data.corpus)
+        require_corpora(config.data)
         return config, None
     if options.session is not None:
         from forge_tui.services.lookup import find_session

@@ -43,13 +43,13 @@ class How:
 def run(source: str, overrides: Sequence[str], name: str | None, home: Path | None, how: How) -> int:
     """Make a session from a preset or file and run it; returns the exit code."""
     from forge.config import load_config
-    from forge.config.corpus import require_corpus
+    from forge.config.corpus import require_corpora
 
     # The configuration that is frozen says what ran.
     where = [] if how.where is None else [f"runtime.host={how.where}"]
     config = load_config(source, [*overrides, *where])
     # Before there is a home, let alone a session.
-    require_corpus(config.data.corpus)
+    require_corpora(config.data)
     if config.runtime.device.startswith("cuda"):
         _require_card(config)
     with engine_of(home, create=True) as engine:

@@ -12,14 +12,17 @@ from forge.config.io import (
 )
 from forge.config.models import (
     PHASE_NAMES,
+    Branch,
     DataConfig,
     ForgeTrainingConfig,
     GrokfastConfig,
     MemoryConfig,
+    MixConfig,
     ModelConfig,
     PipelineConfig,
     RecursionConfig,
     RuntimeConfig,
+    Share,
     TrainingConfig,
 )
 from forge.config.settings import (
@@ -34,11 +37,13 @@ from forge.config.settings import (
 
 __all__ = [
     "PHASE_NAMES",
+    "Branch",
     "DataConfig",
     "ForgeTrainingConfig",
     "GrokfastConfig",
     "HomeSettings",
     "MemoryConfig",
+    "MixConfig",
     "ModelConfig",
     "NotifySettings",
     "PipelineConfig",
@@ -46,6 +51,7 @@ __all__ = [
     "RetentionSettings",
     "RuntimeConfig",
     "SessionCleanupPolicy",
+    "Share",
     "TrainingConfig",
     "apply_overrides",
     "change_settings",

@@ -6,9 +6,13 @@ Each problem names the place (`forging.lambda_ramp_steps`) so that a person can 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
+from forge.config.corpus import corpus_form_problem
 from forge.config.models import (
     PHASE_NAMES,
+    Branch,
+    DataConfig,
     ForgeTrainingConfig,
     ModelConfig,
     PipelineConfig,
@@ -22,6 +26,7 @@ def contradictions(config: PipelineConfig) -> list[Problem]:
     """Every contradiction as (place, sentence); empty when the configuration can run."""
     return [
         *_model_problems(config),
+        *_mix_problems(config.data),
         *_cognate_problems(config),
         *_training_problems("pretrain", config.pretrain, config),
         *_training_problems("forging", config.forging, config),
@@ -75,6 +80,28 @@ def _model_problems(config: PipelineConfig) -> Iterator[Problem]:
             "data.test_fraction",
             "dev_fraction and test_fraction together leave less than half for training",
         )
+
+
+def _mix_problems(data: DataConfig) -> Iterator[Problem]:
+    if data.mix.base and data.corpus != DataConfig().corpus:
+        yield (
+            "data.corpus",
+            f"{data.corpus} is never read: data.mix.base is trained on; leave one of them out",
+        )
+    for branch in get_args(Branch):
+        named = [share.corpus for share in getattr(data.mix, branch)]
+        for position, corpus in enumerate(named):
+            place = f"data.mix.{branch}.{position}.corpus"
+            if (problem := corpus_form_problem(corpus)) is not None:
+                yield place, f"{corpus or 'nothing'} is no corpus: {problem}"
+            elif corpus in named[:position]:
+                yield place, f"{corpus} is in the mix twice; add the weights up"
+    tasks: dict[str, str] = {}
+    for corpus in data.corpora:
+        task = corpus.split(":")[1] if corpus.startswith("gym:") else corpus
+        if (other := tasks.setdefault(task, corpus)) != corpus:
+            # What one of them holds out could be among what the other trains on.
+            yield "data.mix", f"{other} and {corpus} are one task; ask for the same number of items in both"
 
 
 def _cognate_problems(config: PipelineConfig) -> Iterator[Problem]:

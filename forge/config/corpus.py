@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
+from forge.config.models import DataConfig
 from forge.errors import CorpusError
 
 FILE_KINDS = {"text": ".txt", "jsonl": ".jsonl", "parquet": ".parquet"}
@@ -17,14 +18,15 @@ NAMED_KINDS = ("hf", "gym")
 """Corpora that are named; whether there is such a one is found when they are opened."""
 
 
-def require_corpus(corpus: str) -> None:
-    """Refuse a corpus that cannot be read.
+def require_corpora(data: DataConfig) -> None:
+    """Refuse corpora that cannot be read.
 
     Raises:
-        CorpusError: it is none by its form, or its files are not there.
+        CorpusError: one is none by its form, or its files are not there.
     """
-    if (problem := corpus_problem(corpus)) is not None:
-        raise CorpusError(f"corpus {corpus}: {problem}. Set data.corpus right; nothing was started.")
+    for corpus in data.corpora:
+        if (problem := corpus_problem(corpus)) is not None:
+            raise CorpusError(f"corpus {corpus}: {problem}. Set data.corpus right; nothing was started.")
 
 
 def corpus_form_problem(corpus: str) -> str | None:

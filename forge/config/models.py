@@ -6,7 +6,7 @@ A configuration is complete when it is loaded: nothing is filled in later, so th
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -102,6 +102,31 @@ class ModelConfig(Settings):
     """Recursion over the stack; null applies it once."""
 
 
+class Share(Settings):
+    """One corpus of a mix."""
+
+    corpus: str
+    """As `data.corpus`."""
+    weight: float = Field(1.0, gt=0)
+    """Share of the training sequences, beside the weights of the other corpora of the same mix."""
+
+
+Branch = Literal["base", "reasoning", "memory", "speed"]
+
+
+class MixConfig(Settings):
+    """What each branch of the Cognate phase is trained on; all other training follows `base`."""
+
+    base: tuple[Share, ...] = ()
+    """The shared base; empty takes `data.corpus` alone."""
+    reasoning: tuple[Share, ...] = ()
+    """The branch of deeper recursion; empty takes what the base takes."""
+    memory: tuple[Share, ...] = ()
+    """The branch of larger memory; empty takes what the base takes."""
+    speed: tuple[Share, ...] = ()
+    """The branch of early halting; empty takes what the base takes."""
+
+
 class DataConfig(Settings):
     """Which text is trained on, and how it is cut."""
 
@@ -109,6 +134,8 @@ class DataConfig(Settings):
     """`stdlib` (the Python standard library's own source), `text:GLOB`, `jsonl:GLOB[#field]`,
     `parquet:GLOB[#column]`, `hf:NAME[:config][#column]` (a data set of the Hugging Face Hub, or a folder), or
     `gym:TASK[:count]` (a procedural task of reasoning-gym)."""
+    mix: MixConfig = MixConfig()
+    """Several corpora at once, in set proportions, for each branch. One tokenizer learns from them all."""
     seq_len: int = Field(128, ge=8)
     """Tokens in one training sequence."""
     dev_fraction: float = Field(0.04, gt=0, lt=0.5)
@@ -116,7 +143,22 @@ class DataConfig(Settings):
     test_fraction: float = Field(0.04, gt=0, lt=0.5)
     """Share of the documents read only for a phase's report."""
     max_bytes: int | None = Field(None, ge=1)
-    """Use at most this many bytes of the corpus (whole documents, chosen by hash); null uses all."""
+    """Use at most this many bytes of each corpus (whole documents, chosen by hash); null uses all."""
+
+    def shares(self, branch: Branch = "base") -> tuple[Share, ...]:
+        """What a branch is trained on."""
+        mixes: dict[Branch, tuple[Share, ...]] = {
+            "base": self.mix.base,
+            "reasoning": self.mix.reasoning,
+            "memory": self.mix.memory,
+            "speed": self.mix.speed,
+        }
+        return mixes[branch] or self.mix.base or (Share(corpus=self.corpus, weight=1.0),)
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """Every corpus of every branch once, sorted: neither order nor weights change what is prepared."""
+        return tuple(sorted({share.corpus for branch in get_args(Branch) for share in self.shares(branch)}))
 
 
 class GrokfastConfig(Settings):

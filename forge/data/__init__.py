@@ -4,7 +4,7 @@ from forge.data.batches import epochs, epochs_warning, eval_windows, train_batch
 from forge.data.corpora import CORPORA, Corpus, CorpusKind, read_corpus
 from forge.data.documents import SPLITS, Document, Split
 from forge.data.prepare import prepare, prepare_for
-from forge.data.shards import CorpusInfo, HeldOutDocument, SplitInfo, TokenData, open_shards
+from forge.data.shards import CorpusInfo, HeldOutDocument, PartInfo, SplitInfo, TokenData, open_shards
 from forge.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "CorpusKind",
     "Document",
     "HeldOutDocument",
+    "PartInfo",
     "Split",
     "SplitInfo",
     "TokenData",

@@ -30,6 +30,8 @@ class Document:
     """SHA-256 of `data` in hex; orders documents, picks their split, and names the corpus."""
     split: Split | None = None
     """The split it belongs to, where its corpus decides that; None lets its hash decide."""
+    part: int = 0
+    """Which corpus of a mix it comes from."""
 
     @classmethod
     def of(cls, name: str, data: bytes, split: Split | None = None) -> Document:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -33,7 +33,7 @@ from forge.retention.tidy import half_cached
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = 2
 """Raised by a change that gives other shards for the same text: layout, split, duplicates, tokenizer."""
 TOKEN_TYPE = np.dtype("<u2")
 TOKENIZER_FILE = "tokenizer.json"
@@ -62,6 +62,20 @@ class HeldOutDocument(_Record):
     bytes: int
 
 
+class PartInfo(_Record):
+    """One corpus of the shards; in each shard the parts follow each other in this order."""
+
+    spec: str
+    licence: str
+    python_version: str | None
+    corpus_hash: str
+    """SHA-256 over the sorted hashes of the documents found, duplicates included."""
+    splits: Mapping[Split, SplitInfo]
+    """Sizes; the end of a document is counted with the document before it."""
+    skipped: Mapping[str, int]
+    """Files and rows that were no usable text, by reason."""
+
+
 class CorpusInfo(_Record):
     """`corpus.json`: what the shards were made from; goes into the model card."""
 
@@ -69,10 +83,10 @@ class CorpusInfo(_Record):
     key: str
     """Name of the folder: a hash of everything that the shards depend on."""
     spec: str
+    """All parts together, as are the next three."""
     licence: str
     python_version: str | None
     corpus_hash: str
-    """SHA-256 over the sorted hashes of the documents found, duplicates included."""
     vocab_size: int
     """Tokens that exist; fewer than asked for where the text was too small to fill the vocabulary."""
     tokenizer_sha256: str
@@ -81,7 +95,8 @@ class CorpusInfo(_Record):
     exact_duplicates: int
     near_duplicates: int
     skipped: Mapping[str, int]
-    """Files that were no usable text, by reason."""
+    """Files and rows that were no usable text, by reason."""
+    parts: tuple[PartInfo, ...]
 
 
 @dataclass(frozen=True)
@@ -101,18 +116,35 @@ class TokenData:
         """The `tokenizer.json`; see `load_tokenizer`."""
         return self.folder / TOKENIZER_FILE
 
-    def tokens(self, split: Split) -> NDArray[np.uint16]:
-        """The shard of a split, read-only."""
-        return {"train": self.train, "dev": self.dev, "test": self.test}[split]
+    def tokens(self, split: Split, corpus: str | None = None) -> NDArray[np.uint16]:
+        """The shard of a split, or what one corpus has in it; read-only."""
+        whole = {"train": self.train, "dev": self.dev, "test": self.test}[split]
+        if corpus is None:
+            return whole
+        first, last = self.span(split, corpus)
+        return whole[first:last]
+
+    def span(self, split: Split, corpus: str) -> tuple[int, int]:
+        """Where a corpus lies in the shard of a split; the end of a document before it belongs to it too.
+
+        Raises:
+            CorpusError: it is none of the corpora that the shards were made from.
+        """
+        last = 1
+        for part in self.info.parts:
+            first, last = last - 1, last + part.splits[split].tokens
+            if part.spec == corpus:
+                return first, last
+        raise CorpusError(
+            f"corpus {corpus}: it is not in the prepared {self.info.spec}. Name it in data.mix."
+        )
 
 
-def cache_key(corpus: Corpus, data: DataConfig, vocab_size: int) -> str:
-    """Name of the folder for a corpus prepared this way; `seq_len` is no part, shards are cut when read."""
+def cache_key(corpora: Sequence[Corpus], data: DataConfig, vocab_size: int) -> str:
+    """Name of the folder for corpora prepared this way; `seq_len` is no part, shards are cut when read."""
     parts = {
         "format": FORMAT,
-        "spec": corpus.spec,
-        "corpus": corpus.hash,
-        "python": corpus.python_version,
+        "corpora": [(corpus.spec, corpus.hash, corpus.python_version) for corpus in corpora],
         "dev_fraction": data.dev_fraction,
         "test_fraction": data.test_fraction,
         "max_bytes": data.max_bytes,

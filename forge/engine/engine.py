@@ -18,7 +18,7 @@ from ulid import ULID
 
 from forge import durable
 from forge.config import PipelineConfig, dump_yaml, read_frozen
-from forge.config.corpus import require_corpus
+from forge.config.corpus import require_corpora
 from forge.engine import autopsy, names
 from forge.engine.host import HostedRun
 from forge.engine.kernel import Kernel
@@ -80,7 +80,7 @@ class Engine:
             RegistryError: the registry is read-only, or does not answer.
             HomeError: the disk is full, or the home not writable.
         """
-        require_corpus(config.data.corpus)
+        require_corpora(config.data)
         session_id = str(ULID())
         paths = self.home.session(session_id)
         scratch = paths.root.with_name(f"{session_id}{SCRATCH}")

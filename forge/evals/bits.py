@@ -27,6 +27,8 @@ class HeldOut:
     device: torch.device
     precision: Precision = "fp32"
     """Autocast type, as in training."""
+    corpus: str | None = None
+    """One corpus of a mix, to measure on it alone; none measures on all."""
 
     @torch.no_grad()
     def bits_per_byte(self, model: Decoder, split: Split, max_tokens: int | None = None) -> float:
@@ -41,7 +43,7 @@ class HeldOut:
             Bits per byte; NaN or infinite when the model's loss is.
         """
         nats, n_bytes = 0.0, 0
-        for windows, size in eval_windows(self.shards, split, self.seq_len, max_tokens):
+        for windows, size in eval_windows(self.shards, split, self.seq_len, max_tokens, corpus=self.corpus):
             tokens = torch.from_numpy(windows).to(self.device)  # (N, seq_len + 1)
             with torch.autocast(self.device.type, AUTOCAST[self.precision], enabled=self.precision != "fp32"):
                 nats += float(model.loss(tokens[:, :-1], tokens[:, 1:], reduction="sum"))

@@ -108,6 +108,7 @@ class Forging:
         """Train the student and its control, and measure both beside post-training quantisation."""
         parent, forging, seq_len = _only(inputs), self._forging, self._config.data.seq_len
         shards = prepare_for(self._config, forging, ctx.cache, ctx.status, ctx.warn)
+        shares = self._config.data.shares()
         held_out = HeldOut(shards, seq_len, ctx.device, ctx.precision)
         # The same at every start, also of a resumed run: `ctx.steps` restores the generators afterwards.
         batch_seed = ctx.rng.python.getrandbits(64)
@@ -116,7 +117,7 @@ class Forging:
             if step == 0:
                 # Before the first update the student is the post-training quantisation of its parent.
                 ctx.log(0, val=trainer.dev_bits(held_out), zeros=share_of_zeros(trainer.student))
-            windows = train_batch(shards, batch_seed, step, forging.batch_size, seq_len)
+            windows = train_batch(shards, batch_seed, step, forging.batch_size, seq_len, shares)
             batch = torch.from_numpy(windows)  # (B, T + 1)
             result = trainer.train_step(step, batch[:, :-1], batch[:, 1:])
             done, share = step + 1, trainer.handle.share

@@ -36,13 +36,14 @@ class Pretraining:
         """Train, and measure the result once on the test split."""
         training, seq_len = self._training, self._config.data.seq_len
         shards = prepare_for(self._config, training, ctx.cache, ctx.status, ctx.warn)
+        shares = self._config.data.shares()
         held_out = HeldOut(shards, seq_len, ctx.device, ctx.precision)
         # The same at every start, also of a resumed run: `ctx.steps` restores the generators afterwards.
         batch_seed = ctx.rng.python.getrandbits(64)
         model = Decoder(self._config.model).initialise(ctx.rng.torch).to(ctx.device)
         trainer = Trainer(model, training, ctx.device, ctx.precision, ctx.compile, ctx.warn)
         for step in ctx.steps(training.steps, trainer, tokens=training.batch_size * seq_len):
-            windows = train_batch(shards, batch_seed, step, training.batch_size, seq_len)
+            windows = train_batch(shards, batch_seed, step, training.batch_size, seq_len, shares)
             batch = torch.from_numpy(windows)  # (B, T + 1)
             result = trainer.train_step(step, batch[:, :-1], batch[:, 1:])
             done = step + 1

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from forge.config.corpus import corpus_form_problem, corpus_problem, require_corpus
+from forge.config import DataConfig
+from forge.config.corpus import corpus_form_problem, corpus_problem, require_corpora
 from forge.errors import CorpusError
 
 
@@ -38,7 +39,7 @@ def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_what_is_no_corpus_is_refused_with_its_name(corpus: str) -> None:
     assert corpus_problem(corpus) is not None
     with pytest.raises(CorpusError) as raised:
-        require_corpus(corpus)
+        require_corpora(DataConfig(corpus=corpus))
     assert f"corpus {corpus}: " in str(raised.value)
     assert "nothing was started" in str(raised.value)
 

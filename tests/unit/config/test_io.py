@@ -389,7 +389,7 @@ def test_every_field_of_the_schema_is_documented() -> None:
         if not field.get("description")
     ]
     assert undocumented == []
-    assert len(groups) == 9
+    assert len(groups) == 11
     assert all(body["additionalProperties"] is False for body in groups.values())
 
 

@@ -161,7 +161,7 @@ def test_bits_per_byte_of_a_known_model(small: TokenData) -> None:
 
 def test_epochs_and_their_warning(small: TokenData) -> None:
     data = numbered(small, 1000)
-    assert epochs(10, 5, 20, data) == 1.0
+    assert list(epochs(10, 5, 20, data).values()) == [1.0]
     assert epochs_warning(40, 5, 20, data) is None
     warning = epochs_warning(41, 5, 20, data)
     assert warning is not None

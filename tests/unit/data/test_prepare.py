@@ -26,7 +26,7 @@ def test_it_says_what_it_does_and_then_only_what_it_found(write_corpus: WriteCor
     assert said == [
         f"reading the corpus {data.corpus}",
         "skipped 2 files: binary",
-        "looking for duplicates in 12 files",
+        "looking for duplicates in 12 documents",
         "training the tokenizer on 0.0 MB",
         "turning 0.0 MB into tokens",
         tokens,

@@ -63,15 +63,15 @@ def test_the_key_follows_what_the_shards_depend_on(
     data: DataConfig, monkeypatch: pytest.MonkeyPatch, write_corpus: Callable[..., DataConfig]
 ) -> None:
     corpus = read_corpus(data.corpus)
-    key = cache_key(corpus, data, 300)
-    assert cache_key(corpus, data.model_copy(update={"seq_len": 99}), 300) == key
+    key = cache_key([corpus], data, 300)
+    assert cache_key([corpus], data.model_copy(update={"seq_len": 99}), 300) == key
     for change in ({"dev_fraction": 0.3}, {"test_fraction": 0.3}, {"max_bytes": 500}):
-        assert cache_key(corpus, data.model_copy(update=change), 300) != key
-    assert cache_key(corpus, data, 301) != key
+        assert cache_key([corpus], data.model_copy(update=change), 300) != key
+    assert cache_key([corpus], data, 301) != key
     other = write_corpus({**FILES, "new.txt": "new"})
-    assert cache_key(read_corpus(other.corpus), other, 300) != key
+    assert cache_key([read_corpus(other.corpus)], other, 300) != key
     monkeypatch.setattr("importlib.metadata.version", lambda _: "99")
-    assert cache_key(corpus, data, 300) != key
+    assert cache_key([corpus], data, 300) != key
 
 
 def cut_short(folder: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_writer_may_die_anywhere(
     calls, fatal = 0, calls + 1 + at if at < 0 else at
 
     cache = tmp_path / "cache"
-    folder = cache / cache_key(read_corpus(data.corpus), data, 300)
+    folder = cache / cache_key([read_corpus(data.corpus)], data, 300)
     with pytest.raises(Killed):
         prepare(data, 300, cache)
     # The last sync comes after the rename: then, and only then, is there a folder, and it is whole.
