@@ -379,6 +379,8 @@ class CleanupScreen(ListScreen):
 
 def _entitle(box: Widget, title: str, below: str = "") -> None:
     """Write into the border of a box what may come from outside."""
-    wanted = [safe(text).plain.replace("[", "\\[") for text in (title, below)]
-    if [str(box.border_title or ""), str(box.border_subtitle or "")] != wanted:
-        box.border_title, box.border_subtitle = wanted
+    above = safe(title).plain.replace("[", "\\[")
+    under = safe(below).plain.replace("[", "\\[")
+    if (str(box.border_title or ""), str(box.border_subtitle or "")) != (above, under):
+        box.border_title = above
+        box.border_subtitle = under
