@@ -74,7 +74,7 @@ class ProducedModel:
     tokenizer: Path
     metrics: Mapping[str, float]
     parents: Mapping[str, float] = field(default_factory=dict)
-    """Parent model id to its weight in the lineage."""
+    """Parent to its weight in the lineage: the id of a model, or the name of one before it in the result."""
     card: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -83,6 +83,7 @@ class PhaseResult:
     """What a phase hands on: models, and a report of what was measured against which control."""
 
     models: Sequence[ProducedModel]
+    """All are kept. A parent of another one of them is not handed on: it is there for the lineage."""
     report: Mapping[str, Any]
 
 

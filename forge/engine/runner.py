@@ -97,7 +97,7 @@ class Runner:
         scope = self._scope
         if scope.control.lost is not None:
             raise PhaseStopped(scope.control.lost)
-        rows = [(self._store.save(run.phase, model), model.parents) for model in result.models]
+        rows = self._store.save_all(run.phase, result.models)
         now = time.time()
 
         def record(c: Connection) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,19 @@ class ModelStore:
         self._session = session_id
         self._paths = paths
 
+    def save_all(
+        self, phase: str, produced: Sequence[ProducedModel]
+    ) -> list[tuple[ModelRow, Mapping[str, float]]]:
+        """Write the models of a result in their order; the row of each, and its parents by id."""
+        ids: dict[str, str] = {}
+        saved: list[tuple[ModelRow, Mapping[str, float]]] = []
+        for model in produced:
+            parents = {ids.get(parent, parent): weight for parent, weight in model.parents.items()}
+            row = self.save(phase, replace(model, parents=parents))
+            ids[model.name] = row.id
+            saved.append((row, parents))
+        return saved
+
     def save(self, phase: str, produced: ProducedModel) -> ModelRow:
         """Write a model durably; the row that the registry is to be given."""
         import safetensors.torch
@@ -107,7 +122,7 @@ class ModelStore:
         )
 
     def load(self, phase: str) -> list[LoadedModel]:
-        """The models that a completed phase handed on, oldest first.
+        """The models that a completed phase handed on, oldest first; none that another of them came from.
 
         Raises:
             ForgeError: one is missing or not what it was; the message says which, and what to do.
@@ -118,7 +133,8 @@ class ModelStore:
                 f"phase {phase} is completed but its models are not in the registry; nothing can go on from "
                 "it. Make a new session with the same configuration."
             )
-        return [self._load(row) for row in rows]
+        past = {parent for row in rows for parent, _ in self._registry.fetch(queries.model_parents(row.id))}
+        return [self._load(row) for row in rows if row.id not in past]
 
     def remove_orphans(self, phase: str) -> list[str]:
         """Delete models of a phase that was killed before the registry knew them; returns their names."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from forge.contract import ProducedModel
 from forge.engine.store import ModelStore
 from forge.errors import CheckpointError, ForgeError
 from forge.models.decoder import Decoder
-from forge.registry import ModelRow, edits
+from forge.registry import ModelRow, edits, queries
 from tests.unit.engine.rig import PICO, Rig
 
 HALF = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
@@ -67,6 +68,24 @@ def test_models_come_oldest_first_and_only_of_their_phase(
     first, second = (record(rig, store.save("pretrain", produced)) for _ in range(2))
     record(rig, store.save("forging", produced))
     assert [loaded.id for loaded in store.load("pretrain")] == [first.id, second.id]
+
+
+def test_what_the_others_came_from_is_kept_and_not_handed_on(
+    store: ModelStore, rig: Rig, produced: ProducedModel
+) -> None:
+    base = replace(produced, name="base")
+    branches = [replace(produced, name=name, parents={"base": 1.0}) for name in ("left", "right")]
+    saved = store.save_all("pretrain", [base, *branches])
+    for row, parents in saved:
+        rig.registry.write(lambda c, row=row, of=parents: edits.add_model(c, row, of))  # type: ignore[misc]
+    base_id = saved[0][0].id
+    handed_on = store.load("pretrain")
+    assert [model.card["name"] for model in handed_on] == ["left", "right"]
+    assert [model.card["parents"] for model in handed_on] == [{base_id: 1.0}, {base_id: 1.0}]
+    assert saved[0][1] == {"01PARENT": 1.0}
+    for model in handed_on:
+        assert rig.registry.fetch(queries.model_parents(model.id)) == [(base_id, 1.0)]
+    assert (rig.paths.model(base_id) / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "card.json"])
