@@ -98,7 +98,7 @@ def _mix_problems(data: DataConfig) -> Iterator[Problem]:
                 yield place, f"{corpus} is in the mix twice; add the weights up"
     tasks: dict[str, str] = {}
     for corpus in data.corpora:
-        task = corpus.split(":")[1] if corpus.startswith("gym:") else corpus
+        task = ":".join(corpus.split(":")[:2]) if corpus.startswith(("gym:", "task:")) else corpus
         if (other := tasks.setdefault(task, corpus)) != corpus:
             # What one of them holds out could be among what the other trains on.
             yield "data.mix", f"{other} and {corpus} are one task; ask for the same number of items in both"

@@ -14,7 +14,7 @@ from forge.errors import CorpusError
 
 FILE_KINDS = {"text": ".txt", "jsonl": ".jsonl", "parquet": ".parquet"}
 """Corpora that are files, and how those usually end."""
-NAMED_KINDS = ("hf", "gym")
+NAMED_KINDS = ("hf", "gym", "task")
 """Corpora that are named; whether there is such a one is found when they are opened."""
 
 
@@ -36,7 +36,7 @@ def corpus_form_problem(corpus: str) -> str | None:
         return None
     kind, mark, argument = text.partition(":")
     if not mark or kind not in (*FILE_KINDS, *NAMED_KINDS):
-        return "stdlib, or files: text:/data/*.txt (jsonl:, parquet:, hf: and gym: too)"
+        return "stdlib, or files: text:/data/*.txt (jsonl:, parquet:, hf:, gym: and task: too)"
     if argument.partition("#")[0].strip():
         return None
     return f"a {'pattern' if kind in FILE_KINDS else 'name'} is missing after {kind}:"

@@ -132,8 +132,9 @@ class DataConfig(Settings):
 
     corpus: str = "stdlib"
     """`stdlib` (the Python standard library's own source), `text:GLOB`, `jsonl:GLOB[#field]`,
-    `parquet:GLOB[#column]`, `hf:NAME[:config][#column]` (a data set of the Hugging Face Hub, or a folder), or
-    `gym:TASK[:count]` (a procedural task of reasoning-gym)."""
+    `parquet:GLOB[#column]`, `hf:NAME[:config][#column]` (a data set of the Hugging Face Hub, or a folder),
+    `gym:TASK[:count]` (a procedural task of reasoning-gym), or `task:NAME[:count]` (one of Forge's own:
+    recall, permutations, modular)."""
     mix: MixConfig = MixConfig()
     """Several corpora at once, in set proportions, for each branch. One tokenizer learns from them all."""
     seq_len: int = Field(128, ge=8)

@@ -15,6 +15,7 @@ from forge.data.files import open_stdlib, open_text
 from forge.data.gym import open_gym
 from forge.data.hub import open_hub
 from forge.data.rows import open_jsonl, open_parquet
+from forge.data.tasks import open_task
 from forge.errors import CorpusError
 
 MAX_CORPUS_BYTES = 2 * 2**30
@@ -55,6 +56,8 @@ class CorpusKind:
     """How it is written in `data.corpus`."""
     open: Callable[[str, Skipped], Source]
     """The whole spec to its documents; raises CorpusError, then or while they are read."""
+    questions: bool = False
+    """Its documents are questions with answers, in the template of `forge.data.questions`."""
     endless: bool = False
     """It may be larger than any disk: with `data.max_bytes` it is read from its beginning up to there."""
 
@@ -65,9 +68,16 @@ CORPORA: Mapping[str, CorpusKind] = {
     "jsonl": CorpusKind("jsonl:GLOB[#field]", open_jsonl),
     "parquet": CorpusKind("parquet:GLOB[#column]", open_parquet),
     "hf": CorpusKind("hf:NAME[:config][#column]", open_hub, endless=True),
-    "gym": CorpusKind("gym:TASK[:count]", open_gym),
+    "gym": CorpusKind("gym:TASK[:count]", open_gym, questions=True),
+    "task": CorpusKind("task:NAME[:count]", open_task, questions=True),
 }
 """Every kind of corpus; adding one is a function and a line here."""
+
+
+def has_questions(spec: str) -> bool:
+    """Whether a corpus is made of questions with answers, which a model can be examined on."""
+    kind = CORPORA.get(spec.partition(":")[0])
+    return kind is not None and kind.questions
 
 
 def read_corpus(spec: str, max_bytes: int | None = None) -> Corpus:

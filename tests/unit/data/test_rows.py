@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from forge.data import gym, read_corpus, rows
+from forge.data import questions, read_corpus, rows
 from forge.errors import CorpusError
 
 CI = os.environ.get("CI") == "true"
@@ -234,8 +234,8 @@ def test_a_task_with_too_few_questions_is_refused(monkeypatch: pytest.MonkeyPatc
 
 
 def test_seeds_of_the_splits_never_meet() -> None:
-    first = sorted(gym.FIRST_SEED.values())
-    assert all(b - a >= gym.MAX_COUNT for a, b in itertools.pairwise(first))
+    first = sorted(questions.FIRST_SEED.values())
+    assert all(b - a >= questions.MAX_COUNT for a, b in itertools.pairwise(first))
 
 
 @needs("reasoning_gym")
