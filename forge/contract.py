@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
+from ulid import ULID
+
 if TYPE_CHECKING:
     import random
 
@@ -62,6 +64,8 @@ class LoadedModel:
     tokenizer: Path
     """The `tokenizer.json` that the model was trained with."""
     card: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    """Where its safetensors lie, for a phase that streams them; none where they lie nowhere."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ class ProducedModel:
     parents: Mapping[str, float] = field(default_factory=dict)
     """Parent to its weight in the lineage: the id of a model, or the name of one before it in the result."""
     card: Mapping[str, Any] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: str(ULID()))
+    """Known before it is saved, so that another model of the same phase can name it as its parent."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,43 @@ class PhaseResult:
     models: Sequence[ProducedModel]
     """All are kept. A parent of another one of them is not handed on: it is there for the lineage."""
     report: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Individual:
+    """One member of a population that a phase searches: what it is, and how good it was found to be."""
+
+    key: str
+    """Hash of everything that its measurement depends on: the same key never needs a second one."""
+    generation: int
+    name: str
+    kind: str
+    """Where it came from, such as `plain`, `search` or `random`."""
+    genome: Sequence[float] = ()
+    """Its place in the space that is searched; empty for one that does not lie in it."""
+    recipe: Sequence[Mapping[str, Any]] = ()
+    """How it is made."""
+    parents: Sequence[str] = ()
+    """Keys of the individuals that it descends from."""
+    fitness: float | None = None
+    """None until it is measured."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Population(Protocol):
+    """What is known for good about the individuals of a phase run, whatever interrupts it."""
+
+    def known(self) -> Mapping[str, Individual]:
+        """All that were ever added, by key."""
+        ...
+
+    def add(self, individuals: Sequence[Individual]) -> None:
+        """Keep individuals that are about to be measured; those that are known already stay as they are."""
+        ...
+
+    def measured(self, key: str, fitness: float, metrics: Mapping[str, float]) -> None:
+        """Keep what a measurement found."""
+        ...
 
 
 class Generators(Protocol):
@@ -107,6 +150,8 @@ class PhaseContext(Protocol):
     """Whether to compile the training step."""
     cache: Path
     """Where tokenised corpora are kept, shared by all sessions."""
+    population: Population
+    """For phases that evolve: what is known of each individual, in the registry."""
 
     @property
     def rng(self) -> Generators:

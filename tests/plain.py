@@ -6,15 +6,36 @@ Steps run from 0 to the end, and what is logged is kept in memory.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from forge.config import PipelineConfig
-from forge.contract import LoadedModel, PhaseResult, Precision, Stateful
+from forge.contract import Individual, LoadedModel, PhaseResult, Population, Precision, Stateful
 from forge.engine.generators import SeededGenerators
+
+
+class PlainPopulation:
+    """`Population` in memory."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, Individual] = {}
+
+    def known(self) -> Mapping[str, Individual]:
+        """All of them."""
+        return self.all
+
+    def add(self, individuals: Sequence[Individual]) -> None:
+        """Keep those that are new."""
+        for individual in individuals:
+            self.all.setdefault(individual.key, individual)
+
+    def measured(self, key: str, fitness: float, metrics: Mapping[str, float]) -> None:
+        """Keep what was found."""
+        self.all[key] = replace(self.all[key], fitness=fitness, metrics=metrics)
 
 
 class PlainContext:
@@ -35,6 +56,7 @@ class PlainContext:
         self.compile = False
         self.cache = cache
         self.rng = SeededGenerators(config.seed, position)
+        self.population: Population = PlainPopulation()
         self.series: dict[str, dict[int, float]] = defaultdict(dict)
         self.events: list[tuple[str, str]] = []
 

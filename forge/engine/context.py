@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from forge.contract import Stateful
+from forge.contract import Population, Stateful
 from forge.engine.checkpoint import Checkpoint
 from forge.engine.generators import SeededGenerators
 from forge.engine.keeper import CannotSaveError, Keeper
 from forge.engine.pace import Stopwatch, Throughput
+from forge.engine.population import RegistryPopulation
 from forge.engine.recovery import Recovery
 from forge.engine.scope import RunScope
 from forge.registry import CommandRow, Connection, Heartbeat, PhaseRunRow, State, edits
@@ -62,6 +63,9 @@ class EngineContext:
         self.compile = scope.place.compile
         self.cache = scope.cache
         self.rng = SeededGenerators(scope.config.seed, run.position)
+        self.population: Population = RegistryPopulation(
+            scope.registry, scope.outbox, scope.session_id, run.phase
+        )
 
     # --- what a phase calls ---------------------------------------------------------------------------
 

@@ -14,8 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ulid import ULID
-
 from forge import durable
 from forge.config import ModelConfig
 from forge.contract import LoadedModel, ProducedModel
@@ -79,7 +77,7 @@ class ModelStore:
         """Write a model durably; the row that the registry is to be given."""
         import safetensors.torch
 
-        model_id, now = str(ULID()), time.time()
+        model_id, now = produced.id, time.time()
         folder = self._paths.model(model_id)
         temporary = folder.with_name(f"{model_id}{orphans.TEMPORARY}")
         tensors = {name: t.detach().contiguous().cpu() for name, t in produced.module.state_dict().items()}
@@ -161,4 +159,4 @@ class ModelStore:
                 f'the model "{row.name}" of phase {row.phase} cannot be read: {error}. Put {folder} back '
                 "from a copy, then resume; or make a new session."
             ) from error
-        return LoadedModel(row.id, module, module.config, folder / TOKENIZER, card)
+        return LoadedModel(row.id, module, module.config, folder / TOKENIZER, card, folder)

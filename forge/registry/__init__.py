@@ -3,7 +3,7 @@
 What is imported from here is the whole of its surface; a module below it may change at any time.
 """
 
-from forge.registry import cleanup, edits, metrics, queries, rows
+from forge.registry import cleanup, edits, metrics, population, queries, rows
 from forge.registry.hanging import silence, silence_of
 from forge.registry.lifecycle import LIVE, RESUMABLE, TRANSITIONS, State, check_transition
 from forge.registry.metrics import MetricsWriter, Record
@@ -19,6 +19,7 @@ from forge.registry.rows import (
     CommandState,
     EventRow,
     Heartbeat,
+    IndividualRow,
     ModelRow,
     PhaseRunRow,
     PointRow,
@@ -58,6 +59,7 @@ __all__ = [
     "Error",
     "EventRow",
     "Heartbeat",
+    "IndividualRow",
     "IntegrityError",
     "MetricsWriter",
     "ModelRow",
@@ -81,6 +83,7 @@ __all__ = [
     "metrics",
     "open_reader",
     "open_writer",
+    "population",
     "queries",
     "rows",
     "silence",

@@ -91,6 +91,28 @@ class CheckpointRow(Row):
     created_at: float
 
 
+class IndividualRow(Row):
+    """One member of the population of a phase that evolves."""
+
+    id: int
+    session_id: str
+    phase: str
+    key: str
+    """Hash of everything that its measurement depends on."""
+    generation: int
+    name: str
+    kind: str
+    genome: tuple[float, ...]
+    recipe: tuple[dict[str, Any], ...]
+    parents: tuple[str, ...]
+    """Keys of the individuals that it descends from."""
+    fitness: float | None
+    """None until it is measured."""
+    metrics: dict[str, float]
+    created_at: float
+    measured_at: float | None
+
+
 class EventRow(Row):
     """Something a person should see."""
 

@@ -170,13 +170,32 @@ _TRASH = """CREATE TABLE trash (
     purging INTEGER NOT NULL DEFAULT 0 CHECK (purging IN (0, 1))
 ) STRICT"""
 
+# The key is a hash of what is measured, so a phase that begins again finds what it has measured already.
+_INDIVIDUAL = """CREATE TABLE individual (
+    id INTEGER PRIMARY KEY,
+    session_id TEXT NOT NULL REFERENCES session(id) ON DELETE CASCADE,
+    phase TEXT NOT NULL,
+    key TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    genome TEXT NOT NULL,
+    recipe TEXT NOT NULL,
+    parents TEXT NOT NULL,
+    fitness REAL,
+    metrics TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    measured_at REAL CHECK ((measured_at IS NULL) = (fitness IS NULL)),
+    UNIQUE (session_id, phase, key)
+) STRICT"""
+
 REGISTRY_SCHEMA: tuple[Migration, ...] = (
     Migration(
         1,
         "sessions, phases, models, checkpoints, events, commands",
         (
             _MIGRATION, _SESSION, _PHASE_RUN, _MODEL, _MODEL_PARENT, _CHECKPOINT, _HANDOFF, _EVENT, _COMMAND,
-            _AUDIT, _SESSION_TAG, _TRASH,
+            _AUDIT, _SESSION_TAG, _TRASH, _INDIVIDUAL,
             "CREATE INDEX phase_run_session ON phase_run (session_id, position)",
             "CREATE INDEX model_session ON model (session_id, created_at)",
             "CREATE INDEX model_parent_parent ON model_parent (parent_id)",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ulid import ULID
 
 from forge import durable
 from forge.contract import ProducedModel
@@ -39,6 +40,11 @@ def record(rig: Rig, row: ModelRow) -> ModelRow:
     return row
 
 
+def another(produced: ProducedModel) -> ProducedModel:
+    """The same weights as a model of their own."""
+    return replace(produced, id=str(ULID()))
+
+
 def test_a_model_comes_back_as_it_was(store: ModelStore, rig: Rig, produced: ProducedModel) -> None:
     row = record(rig, store.save("pretrain", produced))
     assert row.path == f"models/{row.id}"
@@ -65,8 +71,8 @@ def test_the_card_says_what_the_engine_knows_whatever_a_phase_puts_in(
 def test_models_come_oldest_first_and_only_of_their_phase(
     store: ModelStore, rig: Rig, produced: ProducedModel
 ) -> None:
-    first, second = (record(rig, store.save("pretrain", produced)) for _ in range(2))
-    record(rig, store.save("forging", produced))
+    first, second = (record(rig, store.save("pretrain", another(produced))) for _ in range(2))
+    record(rig, store.save("forging", another(produced)))
     assert [loaded.id for loaded in store.load("pretrain")] == [first.id, second.id]
 
 
@@ -126,8 +132,8 @@ def test_only_orphans_of_the_phase_are_deleted(
     store: ModelStore, rig: Rig, produced: ProducedModel, tmp_path: Path
 ) -> None:
     known = record(rig, store.save("pretrain", produced))
-    orphan = store.save("pretrain", produced)
-    other = store.save("forging", produced)
+    orphan = store.save("pretrain", another(produced))
+    other = store.save("forging", another(produced))
     models = rig.paths.root / "models"
     (models / f"{HALF}.tmp").mkdir()
     (models / "notes").mkdir()
