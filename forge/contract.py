@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from ulid import ULID
-
 if TYPE_CHECKING:
     import random
 
@@ -64,8 +62,6 @@ class LoadedModel:
     tokenizer: Path
     """The `tokenizer.json` that the model was trained with."""
     card: Mapping[str, Any] = field(default_factory=dict)
-    folder: Path | None = None
-    """Where its safetensors lie, for a phase that streams them; none where they lie nowhere."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +76,6 @@ class ProducedModel:
     parents: Mapping[str, float] = field(default_factory=dict)
     """Parent to its weight in the lineage: the id of a model, or the name of one before it in the result."""
     card: Mapping[str, Any] = field(default_factory=dict)
-    id: str = field(default_factory=lambda: str(ULID()))
-    """Known before it is saved, so that another model of the same phase can name it as its parent."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +167,14 @@ class PhaseContext(Protocol):
 
     def event(self, kind: str, message: str, *, step: int | None = None, level: str = "info") -> None:
         """Record something a person should see, once, on the chart and in the log."""
+        ...
+
+    def model_folder(self, model_id: str) -> Path:
+        """Where a model of this session lies, to stream its weights: an input, or what it came from.
+
+        Raises:
+            CheckpointError: it is gone, or not what it was.
+        """
         ...
 
     def warn(self, kind: str, message: str) -> None:

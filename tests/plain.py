@@ -56,6 +56,8 @@ class PlainContext:
         self.compile = False
         self.cache = cache
         self.rng = SeededGenerators(config.seed, position)
+        self.folders: dict[str, Path] = {}
+        """Where models lie, by id."""
         self.population: Population = PlainPopulation()
         self.series: dict[str, dict[int, float]] = defaultdict(dict)
         self.events: list[tuple[str, str]] = []
@@ -68,6 +70,10 @@ class PlainContext:
         """Keep the values."""
         for name, value in metrics.items():
             self.series[name][step] = value
+
+    def model_folder(self, model_id: str) -> Path:
+        """As `folders` says."""
+        return self.folders[model_id]
 
     def event(self, kind: str, message: str, *, step: int | None = None, level: str = "info") -> None:
         """Keep the event."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from forge.contract import Population, Stateful
 from forge.engine.checkpoint import Checkpoint
@@ -17,6 +18,7 @@ from forge.engine.pace import Stopwatch, Throughput
 from forge.engine.population import RegistryPopulation
 from forge.engine.recovery import Recovery
 from forge.engine.scope import RunScope
+from forge.engine.store import verified_folder
 from forge.registry import CommandRow, Connection, Heartbeat, PhaseRunRow, State, edits
 
 BEAT_SECONDS = 1.0
@@ -84,6 +86,10 @@ class EngineContext:
             return
         more = f" ({missed} more like it before, all in the session's log)" if missed else ""
         self._tell(kind, message + more, step=at, level=level)
+
+    def model_folder(self, model_id: str) -> Path:
+        """See `PhaseContext.model_folder`."""
+        return verified_folder(self._scope.paths, model_id)
 
     def warn(self, kind: str, message: str) -> None:
         """See `PhaseContext.warn`."""

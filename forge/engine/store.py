@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ulid import ULID
+
 from forge import durable
 from forge.config import ModelConfig
 from forge.contract import LoadedModel, ProducedModel
@@ -52,6 +54,23 @@ def verify(folder: Path) -> dict[str, Any]:
     return dict(card)
 
 
+def verified_folder(paths: SessionPaths, model_id: str) -> Path:
+    """The folder of a model of a session, after `verify`.
+
+    Raises:
+        CheckpointError: it is gone, or not what it was.
+    """
+    folder = paths.model(model_id)
+    try:
+        verify(folder)
+    except UNREADABLE as error:
+        raise CheckpointError(
+            f"the model {model_id} cannot be read: {error}. Put {folder} back from a copy, then resume; or "
+            "make a new session."
+        ) from error
+    return folder
+
+
 class ModelStore:
     """Models of one session; for the holder of its lease."""
 
@@ -77,7 +96,7 @@ class ModelStore:
         """Write a model durably; the row that the registry is to be given."""
         import safetensors.torch
 
-        model_id, now = produced.id, time.time()
+        model_id, now = str(ULID()), time.time()
         folder = self._paths.model(model_id)
         temporary = folder.with_name(f"{model_id}{orphans.TEMPORARY}")
         tensors = {name: t.detach().contiguous().cpu() for name, t in produced.module.state_dict().items()}
@@ -159,4 +178,4 @@ class ModelStore:
                 f'the model "{row.name}" of phase {row.phase} cannot be read: {error}. Put {folder} back '
                 "from a copy, then resume; or make a new session."
             ) from error
-        return LoadedModel(row.id, module, module.config, folder / TOKENIZER, card, folder)
+        return LoadedModel(row.id, module, module.config, folder / TOKENIZER, card)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from ulid import ULID
 
 from forge import durable
 from forge.contract import ProducedModel
-from forge.engine.store import ModelStore
+from forge.engine.store import ModelStore, verified_folder
 from forge.errors import CheckpointError, ForgeError
 from forge.models.decoder import Decoder
 from forge.registry import ModelRow, edits, queries
@@ -38,11 +37,6 @@ def produced(tmp_path: Path) -> ProducedModel:
 def record(rig: Rig, row: ModelRow) -> ModelRow:
     rig.registry.write(lambda c: edits.add_model(c, row, {"01PARENT": 1.0}))
     return row
-
-
-def another(produced: ProducedModel) -> ProducedModel:
-    """The same weights as a model of their own."""
-    return replace(produced, id=str(ULID()))
 
 
 def test_a_model_comes_back_as_it_was(store: ModelStore, rig: Rig, produced: ProducedModel) -> None:
@@ -71,8 +65,8 @@ def test_the_card_says_what_the_engine_knows_whatever_a_phase_puts_in(
 def test_models_come_oldest_first_and_only_of_their_phase(
     store: ModelStore, rig: Rig, produced: ProducedModel
 ) -> None:
-    first, second = (record(rig, store.save("pretrain", another(produced))) for _ in range(2))
-    record(rig, store.save("forging", another(produced)))
+    first, second = (record(rig, store.save("pretrain", produced)) for _ in range(2))
+    record(rig, store.save("forging", produced))
     assert [loaded.id for loaded in store.load("pretrain")] == [first.id, second.id]
 
 
@@ -132,8 +126,8 @@ def test_only_orphans_of_the_phase_are_deleted(
     store: ModelStore, rig: Rig, produced: ProducedModel, tmp_path: Path
 ) -> None:
     known = record(rig, store.save("pretrain", produced))
-    orphan = store.save("pretrain", another(produced))
-    other = store.save("forging", another(produced))
+    orphan = store.save("pretrain", produced)
+    other = store.save("forging", produced)
     models = rig.paths.root / "models"
     (models / f"{HALF}.tmp").mkdir()
     (models / "notes").mkdir()
@@ -161,3 +155,15 @@ def test_a_crash_while_writing_leaves_no_model(
     assert left.name.endswith(".tmp")
     store.remove_orphans("pretrain")
     assert list((rig.paths.root / "models").iterdir()) == []
+
+
+def test_a_model_that_is_asked_for_by_its_id_is_looked_at_first(
+    store: ModelStore, rig: Rig, produced: ProducedModel
+) -> None:
+    folder = rig.paths.model(store.save("pretrain", produced).id)
+    assert verified_folder(rig.paths, folder.name) == folder
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=rf"the model {folder.name} cannot be read: .*from a copy"):
+        verified_folder(rig.paths, folder.name)
+    with pytest.raises(CheckpointError, match=f"the model {HALF} cannot be read"):
+        verified_folder(rig.paths, HALF)
