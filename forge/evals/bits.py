@@ -29,6 +29,8 @@ class HeldOut:
     """Autocast type, as in training."""
     corpus: str | None = None
     """One corpus of a mix, to measure on it alone; none measures on all."""
+    steps: int | None = None
+    """Supervision steps of a recursion after which it is measured; none takes them all."""
 
     @torch.no_grad()
     def bits_per_byte(self, model: Decoder, split: Split, max_tokens: int | None = None) -> float:
@@ -46,7 +48,7 @@ class HeldOut:
         for windows, size in eval_windows(self.shards, split, self.seq_len, max_tokens, corpus=self.corpus):
             tokens = torch.from_numpy(windows).to(self.device)  # (N, seq_len + 1)
             with torch.autocast(self.device.type, AUTOCAST[self.precision], enabled=self.precision != "fp32"):
-                nats += float(model.loss(tokens[:, :-1], tokens[:, 1:], reduction="sum"))
+                nats += float(model.loss(tokens[:, :-1], tokens[:, 1:], reduction="sum", steps=self.steps))
             n_bytes += size
         # A split is never without bytes: an empty document is no document.
         return nats / math.log(2) / n_bytes

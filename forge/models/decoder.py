@@ -135,18 +135,19 @@ class Decoder(nn.Module):
                 module.draw(generator)
         return self
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Logits (B, T, V) of the token after each of `tokens` (B, T), after every supervision step.
+    def forward(self, tokens: Tensor, cache: KVCache | None = None, steps: int | None = None) -> Tensor:
+        """Logits (B, T, V) of the token after each of `tokens` (B, T).
 
-        With a cache, which is empty or else followed by one token at a time, `tokens` continue what it
-        holds. Raises ValueError where the sequence outgrows `max_seq_len`.
+        `steps` ends the recursion after so many supervision steps; none takes them all. With a cache, which
+        is empty or else followed by one token at a time, `tokens` continue what it holds. Raises ValueError
+        where the sequence outgrows `max_seq_len`.
         """
         net, x = self._ready(tokens, cache)
         recursion = self.config.recursion
         if recursion is None:
             return self._logits(net(x))
         carry = start(x)
-        for _ in range(recursion.supervision):
+        for _ in range(recursion.supervision if steps is None else min(steps, recursion.supervision)):
             carry = supervision_step(net, x, carry.detached(), recursion)
         return self._logits(carry.y)
 
@@ -172,10 +173,17 @@ class Decoder(nn.Module):
         return self._logits(chosen), at
 
     def loss(
-        self, inputs: Tensor, targets: Tensor, reduction: Literal["mean", "sum", "none"] = "mean"
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        reduction: Literal["mean", "sum", "none"] = "mean",
+        steps: int | None = None,
     ) -> Tensor:
-        """Cross entropy of the last answer in nats per token, in fp32; `none` gives (B, T)."""
-        logits: Tensor = self(inputs)
+        """Cross entropy of the last answer in nats per token, in fp32; `none` gives (B, T).
+
+        `steps` as for `forward`.
+        """
+        logits: Tensor = self(inputs, steps=steps)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction=reduction)
         return loss.view_as(targets) if reduction == "none" else loss
 

@@ -36,7 +36,9 @@ class Brittle(Decoder):
     broken = False
     sizes: list[int]
 
-    def loss(self, inputs: Tensor, targets: Tensor, reduction: Any = "mean") -> Tensor:
+    def loss(
+        self, inputs: Tensor, targets: Tensor, reduction: Any = "mean", steps: int | None = None
+    ) -> Tensor:
         self.sizes.append(len(inputs))
         if len(inputs) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
@@ -49,7 +51,9 @@ class Short(Decoder):
 
     longest = 0
 
-    def loss(self, inputs: Tensor, targets: Tensor, reduction: Any = "mean") -> Tensor:
+    def loss(
+        self, inputs: Tensor, targets: Tensor, reduction: Any = "mean", steps: int | None = None
+    ) -> Tensor:
         if len(inputs) > 1 or inputs.shape[1] > self.longest:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
         return super().loss(inputs, targets, reduction)
