@@ -100,7 +100,7 @@ class Examination:
         tokens = torch.from_numpy(padded).to(held_out.device)  # (N, T)
         device, precision = held_out.device.type, held_out.precision
         with torch.autocast(device, AUTOCAST[precision], enabled=precision != "fp32"):
-            logits: Tensor = model(tokens[:, :-1])
+            logits: Tensor = model(tokens[:, :-1], steps=held_out.steps)
         hit = (logits.argmax(-1) == tokens[:, 1:]).cpu().numpy()  # (N, T - 1)
         return [
             float(np.mean([last <= longest and hit[n, first:last].all() for first, last in item.places]))
@@ -145,5 +145,5 @@ def _places(pieces: Sequence[bytes]) -> tuple[list[Place], list[bytes]]:
 
 def _commonest(held_out: HeldOut) -> bytes | None:
     """The answer that a model without a thought would give."""
-    counts = Counter(answer for item in _items(held_out, "train", 30) for answer in item.answers)
+    counts = Counter(answer for item in _items(held_out, "train", CHANCE_ITEMS) for answer in item.answers)
     return min(counts, key=lambda answer: (-counts[answer], answer), default=None)
