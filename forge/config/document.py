@@ -6,7 +6,7 @@ No text makes the program run for long, take much memory or fail with anything b
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,19 @@ import yaml
 from forge.errors import ConfigError
 from forge.pickles import pickle_at
 from forge.reading import read_plain
+from forge.text import clean
 
 MAX_BYTES = 1 << 18
 """PyYAML takes seconds for more, and nobody writes as much."""
 _MOST_DIGITS = 100
-_MOST_MERGED = 10_000
+_MOST_PROBLEMS = 100
+_LONGEST_PLACE = 100
+_LONGEST_SENTENCE = 500
+_MOST_VALUES = 100_000
+"""With every alias written out; few files of this size have half as many without one."""
 # PyYAML converts what a tag announces without looking: `!!int ""` raises IndexError, `!!bool x` KeyError.
 _NOT_YAML = (
-    yaml.YAMLError, ValueError, LookupError, ArithmeticError, AttributeError, TypeError, RecursionError
+    yaml.YAMLError, ValueError, LookupError, ArithmeticError, AttributeError, TypeError
 )  # fmt: skip
 
 
@@ -55,14 +60,38 @@ def load_yaml(text: str, where: str) -> Any:
     try:
         # S506 knows only the loaders of yaml itself; this one is its safe loader and refuses more.
         return yaml.load(text, _Loader)
+    except RecursionError as error:
+        raise ConfigError(f"{where}: not valid YAML: nested too deep") from error
     except _NOT_YAML as error:
         raise ConfigError(f"{where}: not valid YAML: {_what_yaml_says(error)}") from error
 
 
+def listing(where: str, problems: Sequence[tuple[str, str]]) -> str:
+    """What is wrong with a document: each place and sentence on a line, as much as a person would read."""
+    head = f"{where}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    shown = [
+        f"  {clean(place):.{_LONGEST_PLACE}}: {sentence:.{_LONGEST_SENTENCE}}"
+        for place, sentence in problems[:_MOST_PROBLEMS]
+    ]
+    more = len(problems) - len(shown)
+    return "\n".join([head, *shown, *([f"  and {more} more"] if more else [])])
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error: one of the two would be dropped in silence."""
+    """YAML whose aliases stay small when written out, and in which no key stands twice.
+
+    One of two equal keys would be dropped in silence.
+    """
+
+    def get_single_node(self) -> yaml.Node | None:
+        """The tree of the document, before anything is made of it."""
+        node = super().get_single_node()
+        if node is not None:
+            _count(node, {})
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Keys and values, each key once."""
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
@@ -73,11 +102,31 @@ class _Loader(yaml.SafeLoader):
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Take in what `<<` names, as long as that does not multiply without bound."""
-        super().flatten_mapping(node)
-        if len(node.value) > _MOST_MERGED:
-            raise yaml.constructor.ConstructorError(None, None, "<< repeats too much", node.start_mark)
+
+def _count(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """How many values a tree has once every alias and every `<<` is written out; few, or it is refused.
+
+    Who walks through a document walks that far, and a few lines can stand for more than any machine holds.
+    """
+    if node in known:
+        if known[node] == 0:
+            raise yaml.composer.ComposerError(None, None, "an alias stands for itself", node.start_mark)
+        return known[node]
+    known[node] = 0
+    total = 1
+    if isinstance(node, yaml.CollectionNode):
+        for entry in node.value:
+            for part in entry if isinstance(entry, tuple) else (entry,):
+                total += _count(part, known)
+                if total > _MOST_VALUES:
+                    raise yaml.composer.ComposerError(
+                        None,
+                        None,
+                        f"over {_MOST_VALUES:,} values, with every alias written out",
+                        node.start_mark,
+                    )
+    known[node] = total
+    return total
 
 
 def _short(construct: Callable[[_Loader, Any], Any]) -> Callable[[_Loader, Any], Any]:

@@ -16,19 +16,15 @@ import yaml
 from pydantic import ValidationError
 
 from forge.config.check import contradictions
-from forge.config.document import load_yaml, read_yaml
+from forge.config.document import listing, load_yaml, read_yaml
 from forge.config.models import PipelineConfig, Settings
 from forge.errors import ConfigError, NotFoundError
 from forge.reading import is_file
-from forge.text import clean
 
 T = TypeVar("T", bound=Settings)
 
-_DEPTH = 3
-"""How deep groups of settings are nested."""
-_MOST_PROBLEMS = 100
 _LONGEST = 100
-"""Characters of a key or a number."""
+"""Characters of a number."""
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
@@ -99,7 +95,7 @@ def validate(data: Mapping[str, Any], where: str) -> PipelineConfig:
     config = build(PipelineConfig, data, where)
     problems = contradictions(config)
     if problems:
-        raise ConfigError(_listing(where, problems))
+        raise ConfigError(listing(where, problems))
     return config
 
 
@@ -113,7 +109,7 @@ def build(model: type[T], data: Mapping[str, Any], where: str) -> T:
         return model.model_validate(data)
     except ValidationError as error:
         problems = [(".".join(map(str, e["loc"])) or "(top)", _reason(e)) for e in error.errors()]
-        raise ConfigError(_listing(where, problems)) from error
+        raise ConfigError(listing(where, problems)) from error
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -148,9 +144,9 @@ def json_schema() -> dict[str, Any]:
     return PipelineConfig.model_json_schema()
 
 
-def _copy(data: Mapping[str, Any], depth: int = _DEPTH) -> dict[str, Any]:
-    """A copy as deep as settings go: what an alias repeats below that would grow without bound."""
-    return {k: _copy(v, depth - 1) if isinstance(v, Mapping) and depth else v for k, v in data.items()}
+def _copy(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy in which groups that an alias shares are no longer one."""
+    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in data.items()}
 
 
 def _number(text: str) -> str | float:
@@ -163,10 +159,3 @@ def _reason(error: Mapping[str, Any]) -> str:
         return "unknown key"
     # Shortened: what stands there may be a whole document.
     return f"{error['msg']} (got {reprlib.repr(error['input'])})" if "input" in error else str(error["msg"])
-
-
-def _listing(where: str, problems: Sequence[tuple[str, str]]) -> str:
-    head = f"{where}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    shown = [f"  {clean(place):.{_LONGEST}}: {sentence}" for place, sentence in problems[:_MOST_PROBLEMS]]
-    more = len(problems) - len(shown)
-    return "\n".join([head, *shown, *([f"  and {more} more"] if more else [])])

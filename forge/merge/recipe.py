@@ -5,13 +5,14 @@ A recipe is checked as a whole before a model is looked at: one `ConfigError` li
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from forge.config.document import read_yaml
+from forge.config.document import listing, read_yaml
 from forge.errors import ConfigError, NotFoundError
 from forge.merge.codec import NAMES
 from forge.merge.methods import METHODS, Method
@@ -105,9 +106,7 @@ def check_recipe(document: Any, where: str = "recipe") -> Recipe:
     check = _Check()
     recipe = check.recipe(document)
     if check.problems or recipe is None:
-        count = len(check.problems)
-        head = f"{where}: {count} problem{'s' if count > 1 else ''}"
-        raise ConfigError("\n".join([head, *(f"  {key}: {what}" for key, what in check.problems)]))
+        raise ConfigError(listing(where, check.problems))
     return recipe
 
 
@@ -187,7 +186,7 @@ class _Check:
 
     def _agree(self, part: Slice, method: Method, base: str | None, key: str) -> None:
         models = [source.model for source in part.sources]
-        for model in {model for model in models if models.count(model) > 1}:
+        for model in [model for model, times in Counter(models).items() if times > 1]:
             self._say(key, f"{model} is listed twice")
         others = len(models)
         if method.base == "none":
