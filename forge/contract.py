@@ -6,7 +6,7 @@ survivable (resume, pause, checkpoints, logging) is behind `PhaseContext`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -152,12 +152,25 @@ class PhaseContext(Protocol):
         """The generators of this phase run."""
         ...
 
-    def steps(self, total: int, state: Stateful, *, tokens: int = 0) -> Iterator[int]:
+    def steps(
+        self, total: int, state: Stateful, *, tokens: int = 0, evaluate: Callable[[int], None] | None = None
+    ) -> Iterator[int]:
         """Steps `k … total-1`, from the checkpointed one on; pauses, stops and checkpoints between them.
 
         Restores `state` before the first step when this phase run is resumed. One that is `Recoverable` is
         taken back to the last checkpoint when it has diverged; the steps then go on from there. `tokens` in
         one step is for the throughput shown to people.
+
+        `evaluate` is called with the steps done, before the first step and after each, to measure the state
+        where that is due. It changes nothing but the log, because a run that is stopped at a `poll` in it
+        calls it again for the same step when it is resumed.
+        """
+        ...
+
+    def poll(self) -> None:
+        """Show life, and pause, stop or checkpoint here as between two steps, where that is asked for.
+
+        For work that takes long between the steps, such as `evaluate`; inside a step it shows life only.
         """
         ...
 

@@ -6,7 +6,7 @@ Steps run from 0 to the end, and what is logged is kept in memory.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,18 @@ class PlainContext:
         self.series: dict[str, dict[int, float]] = defaultdict(dict)
         self.events: list[tuple[str, str]] = []
 
-    def steps(self, total: int, state: Stateful, *, tokens: int = 0) -> Iterator[int]:
+    def steps(
+        self, total: int, state: Stateful, *, tokens: int = 0, evaluate: Callable[[int], None] | None = None
+    ) -> Iterator[int]:
         """All steps."""
-        return iter(range(total))
+        measure = evaluate or (lambda done: None)
+        measure(0)
+        for step in range(total):
+            yield step
+            measure(step + 1)
+
+    def poll(self) -> None:
+        """Nobody asks for anything."""
 
     def log(self, step: int, /, **metrics: float) -> None:
         """Keep the values."""

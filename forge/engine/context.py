@@ -96,13 +96,19 @@ class EngineContext:
         self.event(kind, message, level="warning")
 
     def status(self, message: str) -> None:
-        """See `PhaseContext.status`. Outside the step loop this is a boundary like that between two steps."""
+        """See `PhaseContext.status`; like `poll`, this is a boundary."""
         self._status = message
+        self.poll()
+
+    def poll(self) -> None:
+        """See `PhaseContext.poll`."""
         self._beat()
         if not self._inside and self._scope.control.pending:
             self._obey()
 
-    def steps(self, total: int, state: Stateful, *, tokens: int = 0) -> Iterator[int]:
+    def steps(
+        self, total: int, state: Stateful, *, tokens: int = 0, evaluate: Callable[[int], None] | None = None
+    ) -> Iterator[int]:
         """See `PhaseContext.steps`.
 
         Raises:
@@ -116,6 +122,7 @@ class EngineContext:
         recovery = self._restore(state)
         self._show(State.RUNNING)
         every = self._scope.config.runtime.checkpoint_every
+        self._evaluate(recovery, evaluate)
         while self._step < total:
             if self._scope.control.pending:
                 self._obey()
@@ -127,16 +134,22 @@ class EngineContext:
                 self._inside = False
             self._step, self._status = self._step + 1, ""
             self._beat()
-            if self._step % every == 0 or self._step == total:
-                recovery.due = True
+            recovery.stepped(due=self._step % every == 0 or self._step == total)
             if recovery.lost:
                 self._go_back(recovery)
-            elif recovery.due and (not recovery.failing or self._step == total):
+            self._evaluate(recovery, evaluate)
+            if recovery.due and (not recovery.failing or self._step == total):
                 # Weights that give no finite loss are nothing to go back to: that one waits for better ones.
                 self._save()
             self._throughput.end()
         if self._scope.control.pending:
             self._obey()
+
+    def _evaluate(self, recovery: Recovery, evaluate: Callable[[int], None] | None) -> None:
+        """Measure the state of this step, where no attempt before has come to the end of that."""
+        if recovery.unmeasured and evaluate is not None:
+            evaluate(self._step)
+        recovery.unmeasured = False
 
     # --- what the runner asks -------------------------------------------------------------------------
 

@@ -32,6 +32,8 @@ class Recovery:
         """A checkpoint is due, and waits for an update that is not skipped."""
         self.times = 0
         """How often the phase went back."""
+        self.unmeasured = True
+        """The evaluation of this step was not done, or not to its end."""
 
     @property
     def failing(self) -> bool:
@@ -53,7 +55,7 @@ class Recovery:
         return {
             "state": self._state.state_dict(),
             "generators": self._rng.state_dict(),
-            "recovery": {"times": self.times, "due": self.due},
+            "recovery": {"times": self.times, "due": self.due, "unmeasured": self.unmeasured},
         }
 
     def begin(self, found: Checkpoint | None) -> None:
@@ -64,6 +66,10 @@ class Recovery:
             recovery = found.state["recovery"]
             self._take_over(found.state, int(recovery["times"]))
             self.due = bool(recovery["due"]) and not found.meta.scheduled
+
+    def stepped(self, *, due: bool) -> None:
+        """A step was taken; whether it is one after which a checkpoint is due."""
+        self.due, self.unmeasured = self.due or due, True
 
     @property
     def scheduled(self) -> bool:
@@ -110,6 +116,7 @@ class Recovery:
     def _take_over(self, contents: dict[str, Any], times: int) -> None:
         self._state.load_state_dict(contents["state"])
         self._rng.load_state_dict(contents["generators"])
+        self.unmeasured = bool(contents["recovery"]["unmeasured"])
         self.times = times
         if self._able is not None:
             self._able.slow_down(times)

@@ -84,6 +84,7 @@ class Examination:
         """Put every question to a model; one that is longer than its positions counts as not answered."""
         right: list[float] = []
         for start in range(0, len(self._items), BATCH):
+            self._held_out.poll()
             right += self._right(model, self._items[start : start + BATCH])
         return Score(np.array(right), self.chance)
 

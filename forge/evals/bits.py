@@ -7,6 +7,7 @@ the dev split cannot change a run.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,8 @@ class HeldOut:
     """One corpus of a mix, to measure on it alone; none measures on all."""
     steps: int | None = None
     """Supervision steps of a recursion after which it is measured; none takes them all."""
+    poll: Callable[[], None] = lambda: None
+    """Called before each batch; what it raises ends the measurement, which then has to be done again."""
 
     @torch.no_grad()
     def bits_per_byte(self, model: Decoder, split: Split, max_tokens: int | None = None) -> float:
@@ -46,6 +49,7 @@ class HeldOut:
         """
         nats, n_bytes = 0.0, 0
         for windows, size in eval_windows(self.shards, split, self.seq_len, max_tokens, corpus=self.corpus):
+            self.poll()
             tokens = torch.from_numpy(windows).to(self.device)  # (N, seq_len + 1)
             with torch.autocast(self.device.type, AUTOCAST[self.precision], enabled=self.precision != "fp32"):
                 nats += float(model.loss(tokens[:, :-1], tokens[:, 1:], reduction="sum", steps=self.steps))

@@ -109,21 +109,23 @@ class Forging:
         parent, forging, seq_len = _only(inputs), self._forging, self._config.data.seq_len
         shards = prepare_for(self._config, forging, ctx.cache, ctx.status, ctx.warn)
         shares = self._config.data.shares()
-        held_out = HeldOut(shards, seq_len, ctx.device, ctx.precision)
+        held_out = HeldOut(shards, seq_len, ctx.device, ctx.precision, poll=ctx.poll)
         # The same at every start, also of a resumed run: `ctx.steps` restores the generators afterwards.
         batch_seed = ctx.rng.python.getrandbits(64)
         trainer = ForgeTrainer(_decoder(parent), forging, ctx)
-        for step in ctx.steps(forging.steps, trainer, tokens=forging.batch_size * seq_len):
-            if step == 0:
-                # Before the first update the student is the post-training quantisation of its parent.
-                ctx.log(0, val=trainer.dev_bits(held_out), zeros=share_of_zeros(trainer.student))
+
+        def evaluate(done: int) -> None:
+            # Before the first update the student is the post-training quantisation of its parent.
+            if done % forging.eval_every == 0 or done == forging.steps:
+                ctx.log(done, val=trainer.dev_bits(held_out), zeros=share_of_zeros(trainer.student))
+
+        tokens = forging.batch_size * seq_len
+        for step in ctx.steps(forging.steps, trainer, tokens=tokens, evaluate=evaluate):
             windows = train_batch(shards, batch_seed, step, forging.batch_size, seq_len, shares)
             batch = torch.from_numpy(windows)  # (B, T + 1)
             result = trainer.train_step(step, batch[:, :-1], batch[:, 1:])
-            done, share = step + 1, trainer.handle.share
-            ctx.log(done, loss=result.loss, lr=result.lr, grad_norm=result.grad_norm, **{"lambda": share})
-            if done % forging.eval_every == 0 or done == forging.steps:
-                ctx.log(done, val=trainer.dev_bits(held_out), zeros=share_of_zeros(trainer.student))
+            share = trainer.handle.share
+            ctx.log(step + 1, loss=result.loss, lr=result.lr, grad_norm=result.grad_norm, **{"lambda": share})
         figures = self._measure(ctx, held_out, parent, trainer)
         return PhaseResult(
             [self._produced(parent, trainer, figures)],

@@ -37,19 +37,22 @@ class Pretraining:
         training, seq_len = self._training, self._config.data.seq_len
         shards = prepare_for(self._config, training, ctx.cache, ctx.status, ctx.warn)
         shares = self._config.data.shares()
-        held_out = HeldOut(shards, seq_len, ctx.device, ctx.precision)
+        held_out = HeldOut(shards, seq_len, ctx.device, ctx.precision, poll=ctx.poll)
         # The same at every start, also of a resumed run: `ctx.steps` restores the generators afterwards.
         batch_seed = ctx.rng.python.getrandbits(64)
         model = Decoder(self._config.model).initialise(ctx.rng.torch).to(ctx.device)
         trainer = Trainer(model, training, ctx.device, ctx.precision, ctx.compile, ctx.warn)
-        for step in ctx.steps(training.steps, trainer, tokens=training.batch_size * seq_len):
+
+        def evaluate(done: int) -> None:
+            if done and (done % training.eval_every == 0 or done == training.steps):
+                ctx.log(done, val=held_out.bits_per_byte(model, "dev", training.eval_tokens))
+
+        tokens = training.batch_size * seq_len
+        for step in ctx.steps(training.steps, trainer, tokens=tokens, evaluate=evaluate):
             windows = train_batch(shards, batch_seed, step, training.batch_size, seq_len, shares)
             batch = torch.from_numpy(windows)  # (B, T + 1)
             result = trainer.train_step(step, batch[:, :-1], batch[:, 1:])
-            done = step + 1
-            ctx.log(done, loss=result.loss, lr=result.lr, grad_norm=result.grad_norm)
-            if done % training.eval_every == 0 or done == training.steps:
-                ctx.log(done, val=held_out.bits_per_byte(model, "dev", training.eval_tokens))
+            ctx.log(step + 1, loss=result.loss, lr=result.lr, grad_norm=result.grad_norm)
         ctx.status("measuring on held-out files")
         test_bpb = held_out.bits_per_byte(model, "test", training.report_tokens)
         produced = ProducedModel(

@@ -95,7 +95,7 @@ def nothing(ctx: PhaseContext, step: int) -> None:
 
 @dataclass
 class Counting:
-    """A phase of `STEPS` steps; `during(ctx, step)` runs inside each of them."""
+    """A phase of `STEPS` steps; `during(ctx, step)` runs in each, `evaluating(ctx, done)` between them."""
 
     name: ClassVar[str] = "pretrain"
     during: Hook = nothing
@@ -104,6 +104,7 @@ class Counting:
     inputs: Sequence[LoadedModel] = ()
     preparing: Callable[[PhaseContext], object] = lambda ctx: None
     measuring: Callable[[PhaseContext], object] = lambda ctx: None
+    evaluating: Hook = nothing
 
     def total_steps(self, inputs: Sequence[LoadedModel]) -> int:
         return self.steps
@@ -113,7 +114,11 @@ class Counting:
         self.preparing(ctx)
         # A draw before the steps, as of a seed for batches.
         ctx.rng.python.getrandbits(64)
-        for step in ctx.steps(self.steps, self.sums, tokens=10):
+
+        def evaluate(done: int) -> None:
+            self.evaluating(ctx, done)
+
+        for step in ctx.steps(self.steps, self.sums, tokens=10, evaluate=evaluate):
             ctx.log(step + 1, loss=self.sums.add(ctx), total=self.sums.total)
             self.during(ctx, step)
         ctx.status("measuring")

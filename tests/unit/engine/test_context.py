@@ -18,7 +18,7 @@ from forge.engine.context import RETRY_SECONDS, EngineContext, PhaseStopped
 from forge.engine.control import Control
 from forge.errors import CheckpointError, RegistryError
 from forge.home import Home
-from forge.registry import CommandRow, State
+from forge.registry import CommandRow, Heartbeat, State
 from tests.unit.engine.rig import STEPS, Counting, Rig, ScriptedControl, Sums, counting_config, drive
 
 
@@ -380,6 +380,81 @@ def test_stop_while_measuring_is_obeyed_and_loses_nothing(rig: Rig, whole: Any) 
     with rig.attempt() as ctx:
         sums = drive(ctx, Counting())
     assert_same(rig, sums, whole)
+
+
+BATCHES = 3
+
+
+def evaluation(
+    heard: list[tuple[int, int]], act: Callable[[tuple[int, int]], object] = lambda batch: None
+) -> Callable[[PhaseContext, int], None]:
+    """Measures every third step in batches, each told to `act` before the poll; `heard` has those done."""
+
+    def evaluating(ctx: PhaseContext, done: int) -> None:
+        if done % 3:
+            return
+        for batch in range(BATCHES):
+            act((done, batch))
+            ctx.poll()
+            heard.append((done, batch))
+        ctx.log(done, measured=done / 3)
+
+    return evaluating
+
+
+EVALUATIONS = [(done, batch) for done in range(0, STEPS + 1, 3) for batch in range(BATCHES)]
+
+
+@pytest.mark.parametrize("stopped", EVALUATIONS)
+def test_a_stop_within_an_evaluation_ends_it_and_it_is_made_again(
+    rig: Rig, whole: Any, stopped: tuple[int, int]
+) -> None:
+    def stop(batch: tuple[int, int]) -> None:
+        if batch == stopped:
+            rig.control.request_stop("stopped by SIGTERM")
+
+    heard: list[tuple[int, int]] = []
+    with rig.attempt() as ctx, pytest.raises(PhaseStopped, match=f"a checkpoint at step {stopped[0]}"):
+        drive(ctx, Counting(evaluating=evaluation(heard, stop)))
+    assert heard == EVALUATIONS[: EVALUATIONS.index(stopped)], "no batch after the request"
+    assert rig.checkpoints()[-1] == stopped[0]
+    with rig.attempt() as ctx:
+        sums = drive(ctx, Counting(evaluating=evaluation(heard := [])))
+    assert heard == [batch for batch in EVALUATIONS if batch[0] >= stopped[0]]
+    points = rig.points()
+    assert points.pop("measured") == [(done, done / 3) for done in range(0, STEPS + 1, 3)]
+    assert (sums.total, points) == (whole[0].total, whole[1])
+
+
+def test_an_evaluation_that_came_to_its_end_is_not_made_again(rig: Rig) -> None:
+    heard: list[int] = []
+    with pytest.raises(KilledError), rig.attempt() as ctx:
+        drive(ctx, Counting(kill_at(9), evaluating=lambda ctx, done: heard.append(done)))
+    assert heard == list(range(10))
+    with rig.attempt() as ctx:
+        drive(ctx, Counting(evaluating=lambda ctx, done: heard.append(done)))
+    assert heard[10:] == [9, 10, 11, 12], "the checkpoint of step 8 was written after its evaluation"
+
+
+def test_an_evaluation_pauses_and_shows_that_it_lives(rig: Rig) -> None:
+    seen: list[tuple[State, float]] = []
+    beats: list[Heartbeat | None] = []
+
+    def act(batch: tuple[int, int]) -> None:
+        beats.append(rig.scope.telemetry.heartbeat)
+        if batch == (6, 1):
+            rig.request("pause")
+
+    def look() -> None:
+        seen.append((rig.phase().state, rig.phase().step))
+        rig.request("resume")
+
+    heard: list[tuple[int, int]] = []
+    with rig.attempt(control=ScriptedControl(look)) as ctx:
+        drive(ctx, Counting(evaluating=evaluation(heard, act)))
+    assert seen == [(State.PAUSED, 6)]
+    assert heard == EVALUATIONS
+    assert len({id(beat) for beat in beats}) == len(beats), "a beat for each batch"
 
 
 def test_a_status_inside_a_step_is_no_boundary(rig: Rig) -> None:

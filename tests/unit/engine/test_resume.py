@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import Tensor
 
+from forge.data import eval_windows
 from forge.engine import Engine
 from forge.home import Home
 from forge.optim.grokfast import Grokfast
@@ -109,6 +111,30 @@ def test_the_comparison_would_see_a_state_that_is_not_put_back(
     assert found.log["forging loss"][:5] == expected.log["forging loss"][:5]
     assert found.log["forging loss"][5:] != expected.log["forging loss"][5:]
     assert found.weights != expected.weights
+
+
+def test_stopped_within_every_evaluation_once_it_is_the_same(
+    engine: Engine, corpus: str, expected: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One batch each, of both phases, before their steps, between them and for the report."""
+    session = engine.create(config(corpus, STEPS))
+    real, begun = eval_windows, 0
+
+    def stopping(*args: Any, **options: Any) -> Iterator[Any]:
+        nonlocal begun
+        begun += 1
+        if begun in (1, 3, 5, 7, 9, 11, 13, 15, 18, 22):  # a report is measured from its beginning again
+            assert engine.run is not None
+            engine.run.stop("stopped by SIGTERM")
+        return real(*args, **options)
+
+    monkeypatch.setattr("forge.evals.bits.eval_windows", stopping)
+    attempts = 0
+    while engine.session(session).state is not State.COMPLETED:
+        assert engine.host(session).wait(120)
+        attempts += 1
+    assert (begun, attempts) == (26, 11)
+    assert outcome(engine, session) == expected
 
 
 def test_stopped_in_this_process_and_resumed_it_is_the_same(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 from forge.config import DataConfig, ModelConfig, RecursionConfig, TrainingConfig
 from forge.data import TokenData, load_tokenizer, prepare, read_corpus, train_batch
 from forge.evals import Examination, HeldOut
-from forge.evals.answers import _places
+from forge.evals.answers import BATCH, _places
 from forge.models.decoder import Decoder
 from forge.models.generate import generate
 from forge.optim.trainer import Trainer
@@ -162,3 +163,11 @@ def test_a_token_that_straddles_an_edge_is_part_of_the_answer() -> None:
     pieces = [b"Question: 1\nAns", b"wer: 1", b"2", b"\nQuest", b"ion: x\nAnswer:", b" y", b" z\n"]
     assert _places(pieces) == ([(1, 4), (5, 7)], [b"12", b"y z"])
     assert _places([b"Question: 1\n", b"no Answer: 2\n"]) == ([], [])
+
+
+def test_whoever_waits_is_heard_before_each_batch(held_out: HeldOut) -> None:
+    heard: list[int] = []
+    exam = Examination(replace(held_out, poll=lambda: heard.append(1)), "test")
+    questions = exam.ask(Parrot(0)).items.size
+    assert questions > BATCH
+    assert len(heard) == math.ceil(questions / BATCH)

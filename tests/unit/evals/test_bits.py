@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forge.config import DataConfig, ModelConfig
-from forge.data import TokenData, prepare
+from forge.data import TokenData, eval_windows, prepare
 from forge.evals import HeldOut, gap_recovered
 from forge.models.decoder import Decoder
 
@@ -75,6 +76,14 @@ def test_a_look_leaves_no_trace(held_out: HeldOut, tmp_path: Path) -> None:
     assert torch.is_grad_enabled()
     kept = [p.grad for p in model.parameters() if p.grad is not None]
     assert all(torch.equal(a, b) for a, b in zip(gradients, kept, strict=True))
+
+
+def test_whoever_waits_is_heard_before_each_batch(held_out: HeldOut) -> None:
+    heard: list[int] = []
+    model = Decoder(SHAPE).initialise(torch.Generator().manual_seed(0))
+    polled = replace(held_out, poll=lambda: heard.append(1))
+    assert polled.bits_per_byte(model, "dev") == held_out.bits_per_byte(model, "dev")
+    assert len(heard) == len(list(eval_windows(held_out.shards, "dev", 8))) > 2
 
 
 def test_a_broken_model_is_seen(held_out: HeldOut) -> None:
