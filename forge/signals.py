@@ -20,6 +20,12 @@ _SHOW_CURSOR = b"\x1b[?25h\r\n"
 _GOES_ON = b"SIGHUP: training goes on without this terminal; watch: forge-tui; stop: forge stop\r\n"
 
 
+def asker(number: int) -> str:
+    """Who asks for an end by a signal: `SIGTERM`, or the key that a person pressed for it."""
+    name = signal.Signals(number).name
+    return f"Ctrl-C ({name})" if number == signal.SIGINT else name
+
+
 class Signals:
     """Holds the handlers while a run is hosted, and gives back those from before."""
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from forge.signals import Signals
+from forge.signals import Signals, asker
 
 if TYPE_CHECKING:
     from forge.home import Home
@@ -190,7 +190,7 @@ class Guard(Signals):
         if self._engine is not None:
             # Whatever the run says in the end is in its log and in the registry.
             with contextlib.suppress(Exception):
-                why = f"stopped by {signal.Signals(number).name}"
+                why = f"stopped by {asker(number)}"
                 self._engine.shutdown(keep_training=False, reason=why)
         self._leaving = 128 + number
         self._ask_to_leave(self._leaving)

@@ -22,7 +22,7 @@ from forge.engine.host import HostedRun
 from forge.errors import ForgeError
 from forge.home import Home
 from forge.registry import SessionRow
-from forge.signals import Signals
+from forge.signals import Signals, asker
 
 START_SECONDS = 120.0
 """How long a child may take to have its lease: it opens the registry, and nothing heavier, before that."""
@@ -51,10 +51,13 @@ class ChildRun:
         """How the process ended, negative for a signal; none while it runs."""
         return self._process.returncode
 
-    def stop(self, reason: str) -> None:
-        """Ask for a checkpoint and an end at the next step; the child knows its own reason, a signal."""
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Ask for a checkpoint and an end at the next step, by the signal that the child gives as its reason.
+
+        It has no terminal, so that of a person who pressed Ctrl-C reaches it only from here.
+        """
         with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(number)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end; returns whether it came."""
@@ -69,7 +72,10 @@ def attend(run: HostedRun | ChildRun, signals: Signals) -> None:
         signals.look()
         if signals.stop is not None and not asked:
             asked = True
-            run.stop(f"stopped by {signal.Signals(signals.stop).name}")
+            if isinstance(run, ChildRun):
+                run.stop(signals.stop)
+            else:
+                run.stop(f"stopped by {asker(signals.stop)}")
 
 
 def spawn(home: Home, session: SessionRow, seconds: float = START_SECONDS) -> ChildRun:

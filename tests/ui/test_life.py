@@ -124,7 +124,8 @@ def test_a_signal_stops_the_run_and_then_the_screen(stand: Stands, number: signa
     signal.raise_signal(number)
     assert one.heard.leaving.wait(PATIENCE)
     assert engine.calls == [("shutdown", False)]
-    assert engine.reason == f"stopped by {number.name}"
+    who = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C (SIGINT)"}
+    assert engine.reason == f"stopped by {who[number]}"
     assert (one.heard.told, one.heard.left) == ([number], [128 + number])
     assert (one.guard.stop, one.guard.stopped) == (number, FIRST)
     assert one.heard.ended == []

@@ -114,13 +114,14 @@ def watched(home: Home, config: Path) -> Iterator[pexpect.spawn[str]]:
 
 def test_ctrl_c_stops_the_run_that_is_watched(watched: pexpect.spawn[str], forge: Forge) -> None:
     watched.sendintr()
-    watched.expect("first stopped by SIGTERM, ")
+    watched.expect(r"first stopped by Ctrl-C \(SIGINT\), ")
     watched.expect("go on with: forge resume first")
     watched.expect(pexpect.EOF)
     watched.close()
     assert watched.exitstatus == 130
     (facts,) = forge("status", "first", "--json").json["sessions"]
     assert (facts["state"], facts["owner"]) == ("stopped", None)
+    assert facts["events"][-1]["message"].startswith("stopped by Ctrl-C (SIGINT), with a checkpoint at step ")
 
 
 def test_a_terminal_that_closes_ends_the_watching_and_no_run(

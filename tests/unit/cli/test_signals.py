@@ -158,7 +158,7 @@ def run(home: Home, config: Path) -> Iterator[Run]:
 
 def test_ctrl_c_stops_with_a_checkpoint_and_says_how_to_go_on(run: Run) -> None:
     run.screen.sendintr()
-    run.screen.expect("first stopped by SIGINT, with a checkpoint at step [0-9]+")
+    run.screen.expect("first stopped by Ctrl-C \\(SIGINT\\), with a checkpoint at step [0-9]+")
     # The bar hid the cursor and gave it back.
     assert "\x1b[?25h" in run.screen.before
     run.screen.expect("go on with: forge resume first")

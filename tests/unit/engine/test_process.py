@@ -119,15 +119,17 @@ def test_it_is_the_same_run(engine: Engine, corpus: str) -> None:
     assert outcome(engine, killed) == outcome(engine, alone)
 
 
-def test_a_signal_stops_it_with_a_checkpoint(engine: Engine, endless: str) -> None:
+@pytest.mark.parametrize(("number", "who"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C (SIGINT)")])
+def test_a_signal_stops_it_with_a_checkpoint(engine: Engine, endless: str, number: int, who: str) -> None:
     run = engine.spawn(endless)
     until(lambda: bool(engine.registry.fetch(queries.checkpoints(endless, "pretrain"))), "a checkpoint")
-    run.stop("enough")
+    run.stop(number)
     assert run.wait(PATIENCE)
     assert run.exit_code == 0
     said = [event.message for event in engine.registry.fetch(queries.latest_events(endless, 9))]
-    assert said[-1].startswith("stopped by SIGTERM, with a checkpoint at step ")
-    run.stop("to stop what has ended is no mistake")
+    assert said[-1].startswith(f"stopped by {who}, with a checkpoint at step ")
+    # To stop what has ended is no mistake.
+    run.stop()
 
 
 def test_a_second_run_of_a_program_gets_a_process(engine: Engine, endless: str, corpus: str) -> None:
