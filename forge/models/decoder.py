@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from forge.config import ModelConfig
 from forge.models.attention import Attention, LayerCache, PersistentTokens, Span, look
@@ -107,6 +108,8 @@ class Decoder(nn.Module):
         # The states that go round are normed, so what is put in anew has to be as large as they are.
         self.input_norm = RMSNorm(config.d_model, config.norm_eps) if recursion else None
         self.halting = HaltingHead(recursion, config.d_model) if recursion and recursion.halting else None
+        self.recompute = False
+        """Whether the backward pass computes each block again instead of keeping what it made."""
         self._run: RunBlock = _run_block
         self._judge: Judge = _judge
         cos, sin = rotary_table(config.max_seq_len, config.d_model // config.n_heads, config.rope_theta)
@@ -250,9 +253,14 @@ class Decoder(nn.Module):
         if cache is not None:
             cache.length = begin + length
 
+        again = self.recompute and layers is None and torch.is_grad_enabled()
+
         def net(x: Tensor) -> Tensor:
             for block in self.blocks:
-                x = run(block, x, span, None if layers is None else next(layers))
+                if again:
+                    x = checkpoint(run, block, x, span, None, use_reentrant=False, preserve_rng_state=False)
+                else:
+                    x = run(block, x, span, None if layers is None else next(layers))
             normed: Tensor = self.norm(x)
             return normed
 

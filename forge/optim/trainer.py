@@ -78,6 +78,7 @@ class Trainer:
         self.grokfast = Grokfast(training.grokfast) if training.grokfast else None
         self.qk_clip = QKClip(model, training.qk_clip) if training.qk_clip is not None else None
         self.micro_batch = training.micro_batch
+        model.recompute = training.gradient_checkpointing
         self.skipped_total = 0
         self.skipped_in_row = 0
         """Without one that was made since; fp16's search for its loss scale is not counted."""
@@ -217,7 +218,8 @@ class Trainer:
             fits = self._fits(inputs[:1, :length], targets[:1, :length])
             self._free()
             if fits:
-                return f"A sequence of {length} tokens fits: take data.seq_len {length}, or a smaller model."
+                other = "" if self.model.recompute else ", or set gradient_checkpointing"
+                return f"A sequence of {length} tokens fits: take data.seq_len {length}, or a smaller model{other}."
             length //= 2
         return "Not even a short sequence fits: take a smaller model."
 

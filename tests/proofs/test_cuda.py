@@ -86,7 +86,8 @@ def test_a_resumed_run_is_the_same_run(tmp_path: Path, stop_in: str, compiled: s
 
 
 @pytest.mark.parametrize(
-    ("preset", "budget", "halves"), [("25m", "6", False), ("25m", "2.2", True), ("tiny", "1", True)]
+    ("preset", "budget", "halves"),
+    [("25m", "6", False), ("25m-plain", "6", False), ("25m-plain", "2.2", True), ("tiny", "1", True)],
 )
 def test_a_budget_is_kept(preset: str, budget: str, halves: bool) -> None:
     command = [sys.executable, "-m", "benchmarks.gpu_budget", "--preset", preset, "--one", budget]
@@ -95,6 +96,7 @@ def test_a_budget_is_kept(preset: str, budget: str, halves: bool) -> None:
     print(f"\n{found}")
     assert found["outcome"] == "completed", found
     assert found["kept"]
+    assert not found["inexact"]
     assert bool(found["out_of_memory"]) is halves
 
 
