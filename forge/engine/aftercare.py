@@ -112,6 +112,9 @@ class Aftercare:
         swept = sweep(self._home, self._registry, retention.policy, now=time.time())
         for sentence in (*swept.reconciled.repaired, *swept.reconciled.problems):
             self._journal.line("cleanup", sentence)
+        if swept.doubt is not None and (waits := swept.postponed()) is not None:
+            tell = self._journal.event if swept.doubt.news else self._journal.line
+            tell("cleanup", waits, level="warning")
         if (message := swept.sentence()) is not None:
             self._journal.event("cleanup", message)
 

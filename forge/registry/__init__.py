@@ -3,7 +3,7 @@
 What is imported from here is the whole of its surface; a module below it may change at any time.
 """
 
-from forge.registry import cleanup, edits, metrics, population, queries, rows
+from forge.registry import cleanup, clock, edits, metrics, population, queries, rows
 from forge.registry.hanging import silence, silence_of
 from forge.registry.lifecycle import LIVE, RESUMABLE, TRANSITIONS, State, check_transition
 from forge.registry.metrics import MetricsWriter, Record
@@ -77,6 +77,7 @@ __all__ = [
     "afetch",
     "check_transition",
     "cleanup",
+    "clock",
     "connect_reader",
     "edits",
     "fetch",

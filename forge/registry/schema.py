@@ -189,13 +189,20 @@ _INDIVIDUAL = """CREATE TABLE individual (
     UNIQUE (session_id, phase, key)
 ) STRICT"""
 
+# The last time that was believed, and the first one since that was not.
+_CLOCK = """CREATE TABLE clock (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    seen REAL NOT NULL,
+    doubted REAL
+) STRICT"""
+
 REGISTRY_SCHEMA: tuple[Migration, ...] = (
     Migration(
         1,
         "sessions, phases, models, checkpoints, events, commands",
         (
             _MIGRATION, _SESSION, _PHASE_RUN, _MODEL, _MODEL_PARENT, _CHECKPOINT, _HANDOFF, _EVENT, _COMMAND,
-            _AUDIT, _SESSION_TAG, _TRASH, _INDIVIDUAL,
+            _AUDIT, _SESSION_TAG, _TRASH, _INDIVIDUAL, _CLOCK,
             "CREATE INDEX phase_run_session ON phase_run (session_id, position)",
             "CREATE INDEX model_session ON model (session_id, created_at)",
             "CREATE INDEX model_parent_parent ON model_parent (parent_id)",

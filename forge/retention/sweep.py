@@ -1,7 +1,7 @@
 """The cleanup that runs by itself, when a run begins and when it has completed or failed.
 
 It moves sessions only into the trash, by a plan like everyone else; what it deletes for good has been in the
-trash for the whole grace period.
+trash for the whole grace period. A clock that jumps cleans nothing.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from forge import units
 from forge.home import Home
-from forge.registry import Registry
+from forge.registry import Registry, clock
+from forge.registry.clock import Doubt
 from forge.retention.decisions import decide
-from forge.retention.policy import SessionCleanupPolicy
+from forge.retention.policy import DAY, GRACE_DAYS, SessionCleanupPolicy
 from forge.retention.purge import Purged, expired, purge
 from forge.retention.reconcile import Reconciled, reconcile
 from forge.retention.survey import survey
@@ -29,6 +30,18 @@ class Swept:
     reconciled: Reconciled
     purged: Purged | None
     outcome: Outcome | None
+    doubt: Doubt | None = None
+    """Why nothing was trashed or deleted: the clock is not believed."""
+
+    def postponed(self) -> str | None:
+        """That it waits, and until when; none where it does not."""
+        if self.doubt is None:
+            return None
+        return (
+            f"cleanup waits until {units.date_time(self.doubt.until)}: by the clock nothing was done here "
+            f"for {units.duration(self.doubt.silence)}, and a clock that was set wrong would say so too. "
+            '"forge clean" and "forge trash empty" clean up at once'
+        )
 
     def sentence(self) -> str | None:
         """What and why, for an event or a remark; none where nothing happened."""
@@ -74,6 +87,9 @@ def sweep(
     reconciled = reconcile(home, registry, now)
     if registry.read_only:
         return Swept(reconciled, None, None)
+    doubt = registry.write(lambda c: clock.look(c, now, GRACE_DAYS * DAY))
+    if doubt is not None:
+        return Swept(reconciled, None, None, doubt)
     old = expired(registry, now)
     purged = purge(home, registry, old, actor=actor, now=now) if old else None
     plan = decide(survey(home, registry), policy, now)

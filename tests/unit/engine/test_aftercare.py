@@ -160,6 +160,19 @@ def test_what_was_long_in_the_trash_is_deleted_and_said(care: Aftercare, rig: Ri
     )
 
 
+def test_a_clock_that_jumps_postpones_it_and_says_so_once(care: Aftercare, rig: Rig) -> None:
+    aged(rig.engine, "old", 40)
+    then = time.time() - 20 * DAY
+    rig.registry.write(lambda c: c.execute("INSERT INTO clock VALUES (1, ?, NULL)", [then]).rowcount)
+    for _ in range(2):
+        care.begun()
+        assert care.wait(PATIENCE)
+    assert trashed(rig.engine) == []
+    (event,) = rig.events("cleanup")
+    assert event.startswith("cleanup waits until ")
+    assert len([line for line in rig.log() if line["kind"] == "cleanup"]) == 2
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [

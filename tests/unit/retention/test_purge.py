@@ -10,7 +10,17 @@ import pytest
 from forge.errors import RegistryError
 from forge.registry import Registry, State, TrashRow, cleanup, edits
 from forge.registry.sqlite import one_value
-from forge.retention import Purged, SessionCleanupPolicy, execute, expired, plan, purge, sweep, undo
+from forge.retention import (
+    Purged,
+    SessionCleanupPolicy,
+    Swept,
+    execute,
+    expired,
+    plan,
+    purge,
+    sweep,
+    undo,
+)
 from forge.retention.policy import DAY
 from tests.unit.retention.conftest import NOW, World, names, tree
 
@@ -193,3 +203,81 @@ def test_a_sweep_names_a_few_and_counts_the_rest(world: World) -> None:
     text = sweep(world.home, world.registry, POLICY, now=NOW).sentence()
     assert text is not None
     assert text.endswith("; and 3 more")
+
+
+# --- a clock that jumps ---------------------------------------------------------------------------------
+
+
+def swept(world: World, days: float) -> Swept:
+    """A sweep so many days after `NOW`."""
+    return sweep(world.home, world.registry, POLICY, now=NOW + days * DAY)
+
+
+def lived(world: World, id: str, days: float) -> None:
+    """A run tells of itself, as it does at each checkpoint."""
+    world.registry.write(
+        lambda c: edits.add_event(c, id, kind="checkpoint", message="written", now=NOW + days * DAY)
+    )
+
+
+def test_a_clock_that_jumps_cleans_nothing(world: World) -> None:
+    old, young = world.add(1, days=40), world.add(2)
+    swept(world, 0)
+    before = {old: State.TRASHED, young: State.COMPLETED}
+    jumped = swept(world, 365)
+    assert (jumped.purged, jumped.outcome, jumped.sentence()) == (None, None, None)
+    assert jumped.doubt is not None
+    assert jumped.doubt.news
+    text = jumped.postponed() or ""
+    assert "cleanup waits until " in text
+    assert "nothing was done here for 365 d 00 h, and a clock that was set wrong would say so too" in text
+    for days in (365.1, 371.9):
+        again = swept(world, days)
+        assert again.doubt is not None
+        assert not again.doubt.news
+    assert world.states() == before
+    # Set right again: the seven days in the trash are those that passed.
+    assert swept(world, 6.9).doubt is None
+    assert world.states() == before
+    assert "deleted 1 session" in (swept(world, 7).sentence() or "")
+
+
+def test_a_home_that_was_not_used_for_long_is_cleaned_a_grace_period_later(world: World) -> None:
+    world.add(1, days=20)
+    assert swept(world, 0).doubt is None
+    assert swept(world, 60).doubt is not None
+    later = swept(world, 67)
+    assert later.doubt is None
+    assert "moved 1 session" in (later.sentence() or "")
+    assert swept(world, 74).doubt is None
+
+
+def test_a_clock_that_jumps_again_is_doubted_again(world: World) -> None:
+    world.add(1, days=20)
+    swept(world, 0)
+    for jump in (365, 5, 300, 20):
+        found = swept(world, jump).doubt
+        assert (found is None) == (jump == 5)
+        assert found is None or (found.news, found.until) == (True, NOW + (jump + 7) * DAY)
+    assert world.trashed() == []
+
+
+def test_a_long_run_is_no_jump(world: World) -> None:
+    world.add(1, days=20)
+    running = world.add(2, State.RUNNING, days=0)
+    swept(world, 0)
+    for days in range(0, 40, 5):
+        lived(world, running, days)
+    assert "moved 1 session" in (swept(world, 40).sentence() or "")
+
+
+def test_a_clock_that_jumps_within_a_run_is_doubted(world: World) -> None:
+    world.add(1, days=20)
+    running = world.add(2, State.RUNNING, days=0)
+    swept(world, 0)
+    for days in (0, 1, 366, 367):
+        lived(world, running, days)
+    found = swept(world, 368).doubt
+    assert found is not None
+    assert found.silence == 365 * DAY
+    assert world.trashed() == []
