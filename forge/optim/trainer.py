@@ -219,7 +219,8 @@ class Trainer:
             self._free()
             if fits:
                 other = "" if self.model.recompute else ", or set gradient_checkpointing"
-                return f"A sequence of {length} tokens fits: take data.seq_len {length}, or a smaller model{other}."
+                advice = f"take data.seq_len {length}, or a smaller model{other}."
+                return f"A sequence of {length} tokens fits: {advice}"
             length //= 2
         return "Not even a short sequence fits: take a smaller model."
 
