@@ -154,13 +154,15 @@ def _run(options: argparse.Namespace) -> int:
 def run_app(app: ForgeApp, engine: EnginePort | None, home: Home, *, mouse: bool = True) -> int:
     """The screen, and what comes after it; returns the exit code."""
     from forge_tui.app import STOPPED
+    from forge_tui.headless import point_back
     from forge_tui.life import HUNG_UP, Guard
-    from forge_tui.notes import note
+    from forge_tui.notes import STILL_ODD, note
     from forge_tui.terminal import Terminal
 
     kept, failed = None, False
     with Terminal() as terminal, Guard(engine, home, terminal, app.signalled, app.leave) as guard:
-        _repair(home, terminal)
+        if killed := _repair(home, terminal):
+            app.warning = killed
         app.show_on(terminal)
         answer = None
         try:
@@ -172,6 +174,9 @@ def run_app(app: ForgeApp, engine: EnginePort | None, home: Home, *, mouse: bool
             if engine is not None:
                 kept = engine.hosted() if answer != STOPPED or guard.hung_up else None
                 failed = _after(app, engine, home, terminal, guard, kept)
+            point_back(home, terminal, [*app.begun, app.feed.session_id])
+            if killed:
+                terminal.show(STILL_ODD)
     if guard.stop is not None:
         return 128 + guard.stop
     if guard.hung_up and kept is None:
@@ -199,13 +204,20 @@ def _what_to_open(options: argparse.Namespace, home: Home) -> tuple[PipelineConf
     return None, None
 
 
-def _repair(home: Home, terminal: Terminal) -> None:
-    """Put right what a screen has left on this terminal that was killed, and say so."""
+def _repair(home: Home, terminal: Terminal) -> str:
+    """Put right what a screen has left on this terminal that was killed, and say so; what was said.
+
+    It has to be said again on the screen and after it: before, nobody has the time to read.
+    """
     from forge_tui.notes import ADVICE, killed
 
-    if (process := killed(home, terminal.name)) is not None:
-        terminal.make_sane()
-        terminal.show(ADVICE.format(pid=process))
+    process = killed(home, terminal.name)
+    if process is None:
+        return ""
+    terminal.make_sane()
+    advice = ADVICE.format(pid=process)
+    terminal.show(advice)
+    return advice.strip()
 
 
 def _after(

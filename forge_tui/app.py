@@ -100,6 +100,10 @@ class ForgeApp(Shell):
         self.hosted: str | None = None
         self.stopped: str | None = None
         """The session that a person stopped on the way out."""
+        self.begun: list[str] = []
+        """Sessions that were started from this screen, wherever they run."""
+        self.warning = ""
+        """To be said as soon as there is a screen."""
 
     # --- life --------------------------------------------------------------------------------------
 
@@ -123,6 +127,9 @@ class ForgeApp(Shell):
 
     async def _follow(self, first: asyncio.Future[None]) -> None:
         await first
+        if self.warning:
+            # Before its first frame a screen has nothing to say it on.
+            self.screen.call_after_refresh(self.say, self.warning, "warning", timeout=30)
         await self.pulse.run()
 
     async def on_unmount(self) -> None:
@@ -380,6 +387,7 @@ class ForgeApp(Shell):
             self.post_message(SnapshotTaken(self.snapshot))
             self.say(message.error, "error", timeout=12)
         elif message.call in ("start", "resume") and message.session_id is not None:
+            self.begun.append(message.session_id)
             self.open_session(message.session_id)
         notice = getattr(self._engine, "notice", None)
         if notice and not self._noticed:

@@ -5,9 +5,10 @@ Nothing here waits for the terminal: one that nobody reads misses lines, and one
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from forge_tui.services.lookup import last_line, progress_line, session_name
+from forge_tui.services.lookup import goes_on_line, last_line, progress_line, session_name
 
 if TYPE_CHECKING:
     from forge.home import Home
@@ -55,6 +56,14 @@ def _how_to_call(home: Home) -> Alert:
     except ConfigError:
         # The run's own events say what is wrong with the settings.
         return "bell"
+
+
+def point_back(home: Home, terminal: Terminal, sessions: Iterable[str | None]) -> None:
+    """Say of each run that another process hosts that it goes on, and how to come back to it."""
+    for session_id in dict.fromkeys(sessions):
+        line = None if session_id is None else goes_on_line(home, session_id)
+        if line is not None:
+            terminal.show(f"{line}\n")
 
 
 def see_off(home: Home, terminal: Terminal, session_id: str) -> bool:

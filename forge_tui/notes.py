@@ -20,6 +20,7 @@ ADVICE = (
     "forge-tui was killed on this terminal (process {pid}) and could not put it right. That is done now as "
     "far as it can be; if keys, colours or the cursor are still odd, type: reset (or: stty sane)\n"
 )
+STILL_ODD = "if keys, colours or the cursor are odd here (a forge-tui was killed before), type: reset\n"
 
 
 @contextmanager

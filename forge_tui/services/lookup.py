@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from forge.errors import ForgeError, NotFoundError, RegistryError
 from forge.home import Home
-from forge.registry import Error, Query, State, metrics, queries
+from forge.locks import is_held
+from forge.registry import LIVE, Error, Query, State, metrics, queries
 from forge.registry.query import fetch
 from forge.registry.sqlite import open_reader
 from forge_tui import units
@@ -80,6 +81,26 @@ def session_name(home: Home, session_id: str) -> str:
     except RegistryError:
         row = None
     return "the run" if row is None else clean(row.name)
+
+
+def goes_on_line(home: Home, session_id: str) -> str | None:
+    """That a run goes on which another process hosts, and how to come back; none where nobody runs it.
+
+    The line of a run that this process hosts: see `headless`.
+    """
+    try:
+        row = next(iter(_fetch_registry(home, queries.session(session_id))), None)
+        if row is None or row.state not in LIVE or not is_held(home.session(session_id).lease):
+            return None
+    except (ForgeError, OSError):
+        # Whether it goes on is not known, and the screen has said what is wrong.
+        return None
+    name, where = clean(row.name), clean(row.owner or "another process")
+    how = "stays paused" if row.state is State.PAUSED else "goes on training"
+    return (
+        f"{name} {how} in {where}: {progress_line(home, session_id)}. Closing this terminal\n"
+        f"is safe; forge-tui attaches again. forge stop {name} stops with a checkpoint."
+    )
 
 
 def last_line(home: Home, session_id: str) -> tuple[str, bool]:

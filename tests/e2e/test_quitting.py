@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from forge.registry import State
-from tests.e2e.conftest import CORPUS, FORGE_TUI
+from tests.e2e.conftest import CORPUS, FORGE, FORGE_TUI
 from tests.e2e.dashboard import fill, wait_for_a_later_step
 from tests.e2e.terminal import Desk
 from tests.e2e.watch import Watch
@@ -80,6 +80,34 @@ def test_training_goes_on_without_its_screen_until_ctrl_c(desk: Desk, endless: P
     assert screen.ended() == 128 + signal.SIGINT
     screen.wait_for("stopping at the next step with a checkpoint")
     assert stopped_with_a_checkpoint(watch)
+
+
+def test_a_run_in_a_process_of_its_own_is_not_asked_about_and_one_line_says_that_it_goes_on(
+    desk: Desk, endless: Path, watch: Watch
+) -> None:
+    endless.write_text(endless.read_text("utf-8").replace("runtime: {", "runtime: {host: process, "), "utf-8")
+    screen = desk.open(FORGE_TUI, "--start", str(endless))
+    wait_for_a_later_step(screen)
+    try:
+        screen.press("q")
+        assert screen.ended() == 0
+        assert screen.restored
+        name, owner = watch.session().name, watch.session().owner
+        assert owner is not None
+        assert f"{name} goes on training in {owner}: Pre-training step " in screen.said
+        assert f"forge-tui attaches again. forge stop {name} stops with a checkpoint." in screen.said
+        assert str(screen.pid) not in owner
+        again = desk.open(FORGE_TUI)
+        wait_for_a_later_step(again)
+    finally:
+        ended = desk.open(FORGE, "stop", size=(100, 24))
+        assert ended.ended() == 0
+
+    # What nobody runs any more is not spoken of.
+    again.wait_for("STOPPED")
+    again.press("q")
+    assert again.ended() == 0
+    assert "goes on training" not in again.said
 
 
 @pytest.mark.parametrize("read", [True, False])

@@ -526,7 +526,7 @@ def twice(desk: Desk, tmp_path: Path) -> tuple[Hosted, Terminal]:
     return run, screen
 
 
-def see_the_second(screen: Terminal) -> None:
+def see_the_second(screen: Terminal, *, killed: bool = False) -> None:
     """Wait for the screen of the second start, and leave it."""
 
     def drawn() -> bool:
@@ -534,6 +534,9 @@ def see_the_second(screen: Terminal) -> None:
         return screen.raw.count(b"\x1b[?1049h") == 2 and b"RUNNING" in second
 
     screen.wait_until(drawn, "the second screen")
+    if killed:
+        screen.wait_for("forge-tui was killed on this")
+        assert not screen.restored, "it is said on the screen"
     screen.press("q")
     screen.wait_for("both ended")
 
@@ -548,9 +551,11 @@ def test_after_a_kill_the_next_start_puts_the_terminal_right_and_says_how(
     )
     assert len(list(run.home.screens.iterdir())) == 1
     os.kill(process, signal.SIGKILL)
-    see_the_second(screen)
+    see_the_second(screen, killed=True)
     assert f"forge-tui was killed on this terminal (process {process})" in screen.said
     assert "type: reset (or: stty sane)" in screen.said
+    # Also below the screen, where a person looks who has left it.
+    assert "odd here (a forge-tui was killed before), type: reset" in screen.said.rpartition("stty sane")[2]
     assert screen.restored
     assert list(run.home.screens.iterdir()) == []
 
