@@ -44,7 +44,7 @@ proofs: $(VENV)/.installed-dev ## Show the claims on this machine (minutes)
 	$(BIN)/python -m pytest -m proofs -n 0 -s -o faulthandler_timeout=3600
 
 soak: $(VENV)/.installed-dev ## Kill a run 200 times, and look for leaks (a quarter of an hour)
-	$(BIN)/python -m pytest -m soak -n 0 -s
+	$(BIN)/python -m pytest -m soak -n 0 -s -o faulthandler_timeout=3600
 
 clean: ## Remove caches, builds and reports; keeps .venv
 	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache snapshot_report.html
