@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from forge.audit.findings import Audit, Finding, Kind, Progress
-from forge.audit.folders import check_folders, check_leftovers
+from forge.audit.folders import check_folders, check_leftovers, check_settings
 from forge.audit.records import check_registry
 from forge.audit.session import check_session
 from forge.home import Home, is_id
@@ -34,6 +34,7 @@ def audit(home: Home, now: float | None = None, progress: Progress = lambda done
     at = time.time() if now is None else now
     check_folders(home, records, at, result)
     check_leftovers(home, at, result)
+    check_settings(home, result)
     for session in records.sessions:
         if not is_id(session.id):
             continue  # told with the folders: it can have none

@@ -5,12 +5,21 @@ from __future__ import annotations
 from forge import locks
 from forge.audit.findings import REPAIR, Audit, Kind
 from forge.audit.records import Records
+from forge.config import load_settings
+from forge.errors import ConfigError
 from forge.home import MARKER, Home, SessionPaths, is_id
 from forge.registry import State
 from forge.registry.migrate import leftovers
 from forge.retention import folders
 from forge.retention.reconcile import missing_folder
-from forge.retention.tidy import SETTLED_SECONDS, cache_lock, half_cached, half_made
+from forge.retention.tidy import (
+    SETTLED_SECONDS,
+    cache_lock,
+    half_cached,
+    half_made,
+    half_replaced,
+    strays,
+)
 
 _FINISH = f'"{REPAIR}" finishes what was begun'
 
@@ -47,11 +56,25 @@ def check_folders(home: Home, records: Records, now: float, result: Audit) -> No
 
 
 def check_leftovers(home: Home, now: float, result: Audit) -> None:
-    """Half-made databases and caches whose maker is gone."""
-    left = [] if _cleaning(home) else leftovers(home.registry) + half_made(home, now)
+    """Half-made databases, settings and caches whose maker is gone."""
+    half = half_replaced(home, now)
+    left = [] if _cleaning(home) else leftovers(home.registry) + half_made(home, now) + half
     left += [path for path in half_cached(home.cache) if not locks.is_used(cache_lock(home, path))]
     for path in left:
         result.add(Kind.LEFTOVER, path.relative_to(home.root), "was left half done", f'"{REPAIR}" deletes it')
+    here = (home.session(i).root for i in folders.listed(home.sessions)) if home.sessions.is_dir() else ()
+    for path in [stray for place in (home.root, home.sessions, *here) for stray in strays(place, now)]:
+        if path not in half:
+            where = path.relative_to(home.root)
+            result.add(Kind.LEFTOVER, where, "is not of Forge's making", "look what it is, and move it away")
+
+
+def check_settings(home: Home, result: Audit) -> None:
+    """Without its settings a home is not cleaned by itself, and nobody is told of an end."""
+    try:
+        load_settings(home.settings)
+    except (ConfigError, OSError) as error:
+        result.add(Kind.SETTINGS, home.settings.name, error, "put it right, or move it away for the defaults")
 
 
 def _check_unknown(paths: SessionPaths, now: float, result: Audit) -> None:

@@ -30,12 +30,13 @@ from forge.registry import (
     schema,
 )
 from forge.registry.migrate import inspect
-from forge.retention import steps, tidy
+from forge.retention import orphans, steps, tidy
 from forge.retention.reconcile import missing_model
 
 _REPAIRS = f'"{REPAIR}" puts it right'
 _RESUME = "resume goes on from the checkpoint before it; put this one back from a copy to keep it"
 _COPY = "put it back from a copy, or make a new session with the same configuration"
+_AGAIN = "put back a backup of the registry, or make a new session with the same configuration"
 Reach = dict[str, dict[str, int]]
 """By phase and metric: the last step that a checkpoint says is logged."""
 
@@ -55,6 +56,11 @@ def check_session(
     for link in paths.links():
         what = "is a symbolic link, which Forge never makes"
         result.add(Kind.FOLDER, _below(home, link), what, "put the file or folder itself in its place")
+    if paths.lease.exists() and not paths.lease.is_file():
+        what = "is no file, so nobody can hold it and the session cannot go on"
+        result.add(
+            Kind.OWNER, _below(home, paths.lease), what, "move it away; the next start makes a new one"
+        )
     _check_config(home, paths, session, result)
     reach: Reach = {}
     for row in records.checkpoints.get(session.id, []):
@@ -68,8 +74,10 @@ def check_session(
         result.models += 1
         result.bytes += model.bytes
         tick()
+    says = records.known.get(session.id, tidy.Known())
+    _check_phases(session, says, records.models.get(session.id, []), result)
     if not live and not trashed:
-        _check_unrecorded(home, paths, records.known.get(session.id, tidy.Known()), result)
+        _check_unrecorded(home, paths, says, result)
     _check_log(paths, session, result, reach, coalesced=session.id in records.stalled)
 
 
@@ -100,6 +108,13 @@ def _check_checkpoint(
     for name, step in meta.last_steps.items():
         of[name] = max(step, of.get(name, step))
     _check_bytes(f"{session.name}: {row.phase} step {row.step}", found, row.bytes, result)
+
+
+def _check_phases(session: SessionRow, says: tidy.Known, models: list[ModelRow], result: Audit) -> None:
+    """A phase is completed in the transaction that records its models."""
+    for phase in sorted(_completed(says) - {row.phase for row in models}):
+        what = "is completed, and no model of it is in the registry"
+        result.add(Kind.MODEL, f"{session.name}: {phase}", what, _AGAIN)
 
 
 def _forgotten(home: Home, row: CheckpointRow) -> bool:
@@ -138,6 +153,12 @@ def _check_unrecorded(home: Home, paths: SessionPaths, says: tidy.Known, result:
             if (phase, step) not in says.checkpoints:
                 where = _below(home, steps.step_folder(paths.checkpoints(phase), step))
                 result.add(Kind.CHECKPOINT, where, "has no record", _REPAIRS)
+    for path in orphans.unrecorded(paths, says.models, _completed(says)):
+        result.add(Kind.MODEL, _below(home, path), "has no record", _AGAIN)
+
+
+def _completed(says: tidy.Known) -> set[str]:
+    return {phase for phase, state in says.phases.items() if state is State.COMPLETED}
 
 
 def _check_log(

@@ -151,6 +151,14 @@ def inspect(path: Path, schema: Schema) -> int:
         RegistryError: it is damaged, or not Forge's.
         DatabaseError: it is no database at all.
     """
+    try:
+        return _inspect(path, schema)
+    except UnicodeDecodeError as error:
+        # SQLite quotes the damaged definition of a table in its message.
+        raise _damaged(path, schema, "its tables cannot be told") from error
+
+
+def _inspect(path: Path, schema: Schema) -> int:
     with closing(sqlite.open_reader(path)) as connection:
         application_id = one_value(connection, "PRAGMA application_id")
         version = one_value(connection, "PRAGMA user_version")

@@ -21,10 +21,19 @@ TEMPORARY = ".tmp"
 
 def found(paths: SessionPaths, known: Collection[str], phases: Collection[str]) -> list[Path]:
     """Models in a session's folder that are half written, or not known and made by one of `phases`."""
-    folder = paths.models
-    # Never through a link: what it leads to is not Forge's to delete.
-    entries = sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
-    return [entry for entry in entries if entry.name not in known and _is_orphan(entry, phases)]
+    return [entry for entry in _entries(paths) if entry.name not in known and _is_orphan(entry, phases)]
+
+
+def unrecorded(paths: SessionPaths, known: Collection[str], completed: Collection[str]) -> list[Path]:
+    """Whole models that are not known, of completed phases or with nothing that says of which."""
+    return [
+        entry
+        for entry in _entries(paths)
+        if entry.name not in known
+        and is_id(entry.name)
+        and not entry.is_symlink()
+        and ((phase := _phase(entry)) is None or phase in completed)
+    ]
 
 
 def remove(path: Path) -> None:
@@ -40,8 +49,19 @@ def _is_orphan(path: Path, phases: Collection[str]) -> bool:
         return False  # a stranger's, however it is called
     if path.name.endswith(TEMPORARY):
         return True
+    # Not one of ours, or not whole: it is not deleted on a guess.
+    return _phase(path) in phases
+
+
+def _entries(paths: SessionPaths) -> list[Path]:
+    folder = paths.models
+    # Never through a link: what it leads to is not Forge's to delete.
+    return sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
+
+
+def _phase(path: Path) -> str | None:
+    """The phase that made a model, by its card; none where that does not say."""
     try:
-        return json.loads(read_plain(path / CARD, _MOST_BYTES, follow=False))["phase"] in phases
+        return str(json.loads(read_plain(path / CARD, _MOST_BYTES, follow=False))["phase"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        # Not one of ours, or not whole: it is not deleted on a guess.
-        return False
+        return None

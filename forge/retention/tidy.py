@@ -7,7 +7,9 @@ process makes or cleans up anything. A second time finds nothing.
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -21,6 +23,7 @@ from forge.retention import orphans, steps
 T = TypeVar("T")
 SETTLED_SECONDS = 3600.0
 """What is younger may belong to a session that another process is just making."""
+_HALF_REPLACED = re.compile(r"\.settings\.yaml\.tmp-[0-9a-f]{32}")
 _HALF_CACHED = re.compile(r"\.[0-9a-f]{32}\.tmp-[0-9a-f]{8}")
 _GIVEN_UP = frozenset({State.RUNNING, State.PAUSED, State.STOPPED, State.INTERRUPTED, State.FAILED})
 
@@ -78,8 +81,8 @@ def session_files(registry: Registry, paths: SessionPaths, session_id: str, says
 
 
 def home_files(home: Home, now: float) -> list[str]:
-    """Remove half-made databases, sessions and caches; for who is alone in the home."""
-    left = leftovers(home.registry) + half_made(home, now)
+    """Remove half-made databases, settings, sessions and caches; for who is alone in the home."""
+    left = leftovers(home.registry) + half_replaced(home, now) + half_made(home, now)
     for path in left:
         durable.discard_tree(path)
     for path in half_cached(home.cache):
@@ -119,6 +122,22 @@ def half_made(home: Home, now: float) -> list[Path]:
         # A person may have named a copy so; what is in it is not ours to delete.
         and {below.name for below in entry.iterdir()} <= {MARKER}
     )
+
+
+def half_replaced(home: Home, now: float) -> list[Path]:
+    """Settings that were given up half written; young ones may be on their way still."""
+    return [path for path in strays(home.root, now) if _HALF_REPLACED.fullmatch(path.name)]
+
+
+def strays(folder: Path, now: float) -> list[Path]:
+    """Files that lie in a folder under a name for what is being written, and are too old for that."""
+    old = []
+    for entry in folder.glob(".*.tmp-*"):
+        with suppress(FileNotFoundError):  # it has its own name by now
+            found = entry.lstat()
+            if not stat.S_ISDIR(found.st_mode) and now - found.st_mtime >= SETTLED_SECONDS:
+                old.append(entry)
+    return sorted(old)
 
 
 def half_cached(cache: Path) -> list[Path]:

@@ -121,6 +121,12 @@ def _unfinished(place: Place, name: str) -> None:
     shutil.copytree(place.checkpoint(), place.checkpoint().with_name(name))
 
 
+def _forgotten(place: Place) -> None:
+    """Of one phase neither a record nor a folder is left."""
+    place.change("DELETE FROM model WHERE phase = 'pretrain'")
+    shutil.rmtree(place.model)
+
+
 BROKEN: dict[str, tuple[Kind, Callable[[Place], object]]] = {
     "a bit of a checkpoint": (Kind.CHECKPOINT, lambda p: flip(p.checkpoint() / "optimizer.safetensors")),
     "a bit of its state": (Kind.CHECKPOINT, lambda p: flip(p.checkpoint() / "state.json")),
@@ -179,6 +185,37 @@ BROKEN: dict[str, tuple[Kind, Callable[[Place], object]]] = {
         lambda p: (p.home.sessions / f"{ULID}.tmp").mkdir(),
     ),
     "a half-written text": (Kind.LEFTOVER, lambda p: (p.home.cache / f".{HEX}.tmp-0a1b2c3d").mkdir()),
+    "half-written settings": (
+        Kind.LEFTOVER,
+        lambda p: (p.home.root / f".settings.yaml.tmp-{HEX}").write_bytes(b""),
+    ),
+    "a stray file of the home": (
+        Kind.LEFTOVER,
+        lambda p: (p.home.root / f".notes.tmp-{HEX}").write_bytes(b""),
+    ),
+    "a stray file among the sessions": (
+        Kind.LEFTOVER,
+        lambda p: (p.home.sessions / ".x.tmp-1").write_bytes(b""),
+    ),
+    "a stray file of a session": (
+        Kind.LEFTOVER,
+        lambda p: (p.vole.root / ".x.tmp-1").write_bytes(b""),
+    ),
+    "settings": (Kind.SETTINGS, lambda p: p.home.settings.write_bytes(b"\xff: ]garbage")),
+    "settings that mean nothing": (
+        Kind.SETTINGS,
+        lambda p: p.home.settings.write_text("retention: {auto: perhaps}"),
+    ),
+    "a folder for a lease": (Kind.OWNER, lambda p: _foldered(p.vole.lease)),
+    "the records of the models of a phase": (
+        Kind.MODEL,
+        _forgotten,
+    ),
+    "the record of a model": (
+        Kind.MODEL,
+        lambda p: shutil.copytree(p.model, p.model.with_name(ULID)),
+    ),
+    "a model without a record and a card": (Kind.MODEL, lambda p: (p.model.with_name(ULID)).mkdir()),
     "the trash": (
         Kind.REGISTRY,
         lambda p: p.change("UPDATE session SET state = 'trashed' WHERE name = 'otter'"),
@@ -191,7 +228,10 @@ NOT_REPAIRED = frozenset(
         "a configuration", "a configuration cut short", "a pipe for a configuration",
         "a link for a checkpoint",
         "a step in the middle", "the first step", "the end of one series", "the log", "a folder of nobody",
-        "the trash",
+        "the trash", "a stray file of the home", "a stray file among the sessions",
+        "a stray file of a session", "settings",
+        "settings that mean nothing", "a folder for a lease", "the records of the models of a phase",
+        "the record of a model", "a model without a record and a card",
     }
 )  # fmt: skip
 """What is lost stays lost; a person hears of it until it is put back."""
@@ -200,6 +240,11 @@ NOT_REPAIRED = frozenset(
 def _piped(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
+
+
+def _foldered(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
 def _linked(folder: Path) -> None:

@@ -190,12 +190,15 @@ def spoil(path: Path, how: str) -> None:
     elif how == "count of free pages":
         data[36:40] = (5).to_bytes(4, "big")
         path.write_bytes(data)
+    elif how == "name of a table":
+        path.write_bytes(data.replace(b"CREATE TABLE handoff", b"CREATE\xa0TABLE handoff"))
     elif how == "short":
         path.write_bytes(b"SQLite")
 
 
 @pytest.mark.parametrize(
-    "how", ["no database", "header", "truncated", "inside", "count of free pages", "short"]
+    "how",
+    ["no database", "header", "truncated", "inside", "count of free pages", "name of a table", "short"],
 )
 def test_a_damaged_file_is_named_and_left_alone(home: Home, how: str) -> None:
     prepare_home(home)
