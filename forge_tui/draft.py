@@ -13,7 +13,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from forge.config import PHASE_NAMES, ModelConfig, PipelineConfig, contradictions, load_config
+from forge.config import (
+    PHASE_NAMES,
+    SEARCHED_PHASES,
+    ModelConfig,
+    PipelineConfig,
+    contradictions,
+    load_config,
+)
 from forge.config.check import parameter_count
 from forge.config.corpus import corpus_form_problem
 
@@ -62,10 +69,15 @@ class Estimate:
 def from_preset(preset: str) -> Draft:
     """A draft with every field filled from a preset."""
     config = load_config(preset)
-    steps = {phase: str(getattr(config, phase).steps) for phase in config.phases}
+    steps = {name: str(getattr(config, name).steps) for name in trained(config)}
     budget = config.runtime.vram_budget_gb
     vram = "" if budget is None else f"{budget:g}"
     return Draft(preset, "", config.data.corpus, str(config.seed), steps, vram, config.runtime.host)
+
+
+def trained(config: PipelineConfig) -> list[str]:
+    """The phases of a configuration whose steps a person chooses."""
+    return [name for name in config.phases if name not in SEARCHED_PHASES]
 
 
 def check(draft: Draft) -> Checked:
@@ -142,7 +154,7 @@ def estimate(config: PipelineConfig) -> Estimate:
     """Parameters, steps, tokens, and about how much memory and disk."""
     m = config.model
     parameters = parameter_count(config)
-    phases = [getattr(config, phase) for phase in config.phases]
+    phases = [getattr(config, name) for name in trained(config)]
     # Weights, gradients and two optimiser averages in fp32, and what a gradient filter keeps.
     state = parameters * 4 * max(_models(phase) * (4 + _filter_copies(phase)) for phase in phases)
     batch = max(phase.micro_batch for phase in phases) * config.data.seq_len
@@ -151,7 +163,7 @@ def estimate(config: PipelineConfig) -> Estimate:
     copies = [kept * _models(phase) * (3 + _filter_copies(phase)) + 1 for phase in phases]
     disk = parameters * 4 * sum(copies)
     tokens = sum(phase.steps * phase.batch_size for phase in phases) * config.data.seq_len
-    steps = sum(phase.steps for phase in phases)
+    steps = sum(getattr(config, name).steps for name in config.phases)
     return Estimate(parameters, steps, tokens, TORCH_BYTES + state + activations, disk)
 
 
@@ -184,7 +196,7 @@ def comparable(a: PipelineConfig, b: PipelineConfig) -> bool:
     def shape(config: PipelineConfig) -> object:
         phases = [
             (name, p.batch_size, p.micro_batch, p.optimizer, p.grokfast, _models(p))
-            for name in config.phases
+            for name in trained(config)
             for p in [getattr(config, name)]
         ]
         runtime = config.runtime

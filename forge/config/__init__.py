@@ -11,9 +11,13 @@ from forge.config.io import (
     read_frozen,
 )
 from forge.config.models import (
+    DEFAULT_PHASES,
+    PARENTS,
     PHASE_NAMES,
+    SEARCHED_PHASES,
     Branch,
     DataConfig,
+    EvoMergeConfig,
     ForgeTrainingConfig,
     GrokfastConfig,
     MemoryConfig,
@@ -36,9 +40,13 @@ from forge.config.settings import (
 )
 
 __all__ = [
+    "DEFAULT_PHASES",
+    "PARENTS",
     "PHASE_NAMES",
+    "SEARCHED_PHASES",
     "Branch",
     "DataConfig",
+    "EvoMergeConfig",
     "ForgeTrainingConfig",
     "GrokfastConfig",
     "HomeSettings",

@@ -30,6 +30,7 @@ def contradictions(config: PipelineConfig) -> list[Problem]:
         *_cognate_problems(config),
         *_training_problems("pretrain", config.pretrain, config),
         *_training_problems("forging", config.forging, config),
+        *_evomerge_problems(config),
         *_forging_problems(config.forging),
         *_phase_problems(config),
     ]
@@ -146,6 +147,26 @@ def _training_problems(place: str, training: TrainingConfig, config: PipelineCon
                 f"{place}.grokfast.window",
                 f"{filter_.window} gradients need {needed:.1f} GB, the budget is {budget:g} GB; take ema",
             )
+
+
+def _evomerge_problems(config: PipelineConfig) -> Iterator[Problem]:
+    evolution = config.evomerge
+    if "evomerge" not in config.phases:
+        return
+    if evolution.groups > config.model.n_layers:
+        yield "evomerge.groups", f"{evolution.groups} groups of the {config.model.n_layers} layers there are"
+    if evolution.elites >= evolution.population:
+        yield (
+            "evomerge.elites",
+            f"{evolution.elites} elites leave no room for new candidates in a population of "
+            f"{evolution.population}",
+        )
+    if evolution.executor != "inprocess" and config.runtime.vram_budget_gb is not None:
+        yield (
+            "evomerge.executor",
+            "a budget of GPU memory holds for one process; take inprocess, or set runtime.vram_budget_gb to "
+            "null",
+        )
 
 
 def _forging_problems(forging: ForgeTrainingConfig) -> Iterator[Problem]:

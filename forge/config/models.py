@@ -10,8 +10,18 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-PHASE_NAMES: tuple[str, ...] = ("pretrain", "forging")
+PHASE_NAMES: tuple[str, ...] = ("pretrain", "evomerge", "forging")
 """The phases that exist, in pipeline order."""
+SEARCHED_PHASES = frozenset({"evomerge"})
+"""Those that search and do not train: how many steps they take follows from their other settings."""
+DEFAULT_PHASES: tuple[str, ...] = ("pretrain", "forging")
+"""Those that run where none are named."""
+
+
+PARENTS = 3
+"""Models that EvoMerge takes, beside the base that they come from."""
+PLAIN_METHODS = 9
+"""Merge methods of its generation 0, the uniform average not counted."""
 
 
 class Settings(BaseModel):
@@ -251,6 +261,56 @@ class ForgeTrainingConfig(TrainingConfig):
     """Freeze embeddings, norms and head, so that only ternary matrices can learn."""
 
 
+class EvoMergeConfig(Settings):
+    """Evolution of one model from three of one base: plain merges and their combinations first, then CMA-ES
+    over layer groups, models, weights and densities."""
+
+    method: Literal["dare_linear", "dare_ties", "ties", "breadcrumbs"] = "dare_linear"
+    """How the candidates of the search are merged. With `dare_linear` the search starts at the average."""
+    groups: int = Field(3, ge=1)
+    """Consecutive groups of layers that have weights of their own, beside what is outside the layers."""
+    generations: int = Field(8, ge=0)
+    """Generations of the search after generation 0."""
+    population: int = Field(12, ge=4, le=1000)
+    """Candidates of one generation."""
+    elites: int = Field(2, ge=0)
+    """Candidates of the search that stay in the population of the next generation, the fittest so far."""
+    sigma: float = Field(1 / 6, gt=0, le=1)
+    """Standard deviation of the first generation of the search, in units of a weight (arXiv 2403.13187)."""
+    combinations: bool = True
+    """Try eight combinations of interpolation, sparsification and choice of layers in generation 0."""
+    random_search: bool = True
+    """Control: as many candidates drawn at random from the same space, at the price of as much time again."""
+    eval_tokens: int = Field(16_384, ge=128)
+    """Tokens of each corpus's dev split that a candidate is measured on."""
+    eval_items: int = Field(100, ge=1)
+    """Questions of each task's dev split that a candidate is asked."""
+    report_tokens: int = Field(131_072, ge=128)
+    """Most tokens of each corpus's test split read for the report."""
+    report_items: int = Field(500, ge=1)
+    """Most questions of each task's test split asked for the report."""
+    executor: Literal["inprocess", "processes", "ray"] = "inprocess"
+    """Where candidates are measured: here one after the other, in processes, or by Ray (an extra)."""
+    workers: int = Field(2, ge=1)
+    """Candidates measured at the same time, where they are not measured here."""
+
+    @property
+    def steps(self) -> int:
+        """Candidates to measure in all: what the progress of the phase counts."""
+        return sum(self.batches)
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Candidates of each part: what is tried with the parents, generation 0, the search, the control."""
+        first = PARENTS + 1 + PARENTS * (self.groups + 1) * self.combinations
+        zero = PLAIN_METHODS + 8 * self.combinations + 1
+        # Elites are measured already; before the first generation there is one, where the search starts.
+        search = [
+            self.population - min(self.elites, 1 if n == 0 else self.elites) for n in range(self.generations)
+        ]
+        return (first, zero, *search, *([sum(search)] if self.random_search and search else []))
+
+
 class RuntimeConfig(Settings):
     """Where and how a session runs."""
 
@@ -283,7 +343,7 @@ class PipelineConfig(Settings):
     """Name of the preset, or of the file it was made from; a label only."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of every generator of the session."""
-    phases: tuple[str, ...] = PHASE_NAMES
+    phases: tuple[str, ...] = DEFAULT_PHASES
     """Phases to run, in pipeline order."""
     model: ModelConfig = ModelConfig()
     """Shape of the model."""
@@ -293,6 +353,8 @@ class PipelineConfig(Settings):
     """Device, memory and checkpoints."""
     pretrain: TrainingConfig = TrainingConfig()
     """Full-precision training from scratch."""
+    evomerge: EvoMergeConfig = EvoMergeConfig()
+    """Evolution of one model from three."""
     forging: ForgeTrainingConfig = ForgeTrainingConfig()
     """Quantisation-aware training of the pre-trained model."""
 

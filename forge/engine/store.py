@@ -21,7 +21,7 @@ from forge.config import ModelConfig
 from forge.contract import LoadedModel, ProducedModel
 from forge.errors import CheckpointError, ForgeError
 from forge.header import read_header
-from forge.home import SessionPaths
+from forge.home import SessionPaths, is_id
 from forge.reading import read_plain
 from forge.registry import ModelRow, Registry, queries
 from forge.retention import orphans
@@ -62,6 +62,8 @@ def verified_folder(paths: SessionPaths, model_id: str) -> Path:
     """
     folder = paths.model(model_id)
     try:
+        if not is_id(model_id):
+            raise CheckpointError("no model has such an id")
         verify(folder)
     except UNREADABLE as error:
         raise CheckpointError(

@@ -9,13 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from forge.contract import Precision
 from forge.data import Split, TokenData, eval_windows
 from forge.models.decoder import Decoder
 from forge.optim.trainer import AUTOCAST
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,25 @@ class HeldOut:
             n_bytes += size
         # A split is never without bytes: an empty document is no document.
         return nats / math.log(2) / n_bytes
+
+    @torch.no_grad()
+    def bits_by_window(
+        self, model: Decoder, split: Split, max_tokens: int | None = None
+    ) -> NDArray[np.float64]:
+        """The same, one number for each window, so that two models can be compared window by window.
+
+        Each is the window's bits over the mean bytes of a window: their mean is `bits_per_byte`.
+        """
+        nats: list[float] = []
+        n_bytes = 0
+        for windows, size in eval_windows(self.shards, split, self.seq_len, max_tokens, corpus=self.corpus):
+            self.poll()
+            tokens = torch.from_numpy(windows).to(self.device)  # (N, seq_len + 1)
+            with torch.autocast(self.device.type, AUTOCAST[self.precision], enabled=self.precision != "fp32"):
+                each = model.loss(tokens[:, :-1], tokens[:, 1:], reduction="none", steps=self.steps)
+            nats += each.double().sum(dim=1).tolist()
+            n_bytes += size
+        return np.array(nats) / math.log(2) / (n_bytes / len(nats))
 
 
 def gap_recovered(full_precision: float, post_training: float, forged: float) -> float | None:

@@ -4,9 +4,20 @@ Arrays of numpy throughout, never torch: a merge starts in a fraction of the tim
 in the cache. A torch tensor on the CPU is one for the asking, `tensor.numpy()`, without a copy.
 """
 
+from forge.merge.compose import Parents
 from forge.merge.group import Group
 from forge.merge.merging import Merged, merge
 from forge.merge.methods import METHODS, Method
 from forge.merge.recipe import Recipe, check_recipe, load_recipe
 
-__all__ = ["METHODS", "Group", "Merged", "Method", "Recipe", "check_recipe", "load_recipe", "merge"]
+__all__ = [
+    "METHODS",
+    "Group",
+    "Merged",
+    "Method",
+    "Parents",
+    "Recipe",
+    "check_recipe",
+    "load_recipe",
+    "merge",
+]

@@ -5,6 +5,7 @@ A folder is believed where its files agree: what an index promises must be in th
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -105,6 +106,7 @@ class Checkpoint:
         if self.path.is_dir():
             yield from (self.path / name for name in TOKENIZER_FILES if (self.path / name).is_file())
 
+    @functools.cached_property
     def vocabulary(self) -> Mapping[str, Any] | None:
         """`model` and `added_tokens` of tokenizer.json; None where there is none."""
         document = self._json("tokenizer.json")

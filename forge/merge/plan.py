@@ -83,7 +83,7 @@ def make_plan(recipe: Recipe, parents: Sequence[Checkpoint]) -> Plan:
 def _differences(parents: Sequence[Checkpoint]) -> Iterator[str]:
     """What makes parents two different models although their tensors may have the same shapes."""
     first = parents[0]
-    vocabulary = first.vocabulary()
+    vocabulary = first.vocabulary
     for other in parents[1:]:
         if first.config is not None and other.config is not None:
             for key in _ALIKE:
@@ -92,7 +92,7 @@ def _differences(parents: Sequence[Checkpoint]) -> Iterator[str]:
                     yield f"config.json: {key} is {a!r:.60} in {first.path}, {b!r:.60} in {other.path}"
         if first.card.get("quantisation") != other.card.get("quantisation"):
             yield f"card.json: quantisation is not the same in {first.path} and {other.path}"
-        theirs = other.vocabulary()
+        theirs = other.vocabulary
         if vocabulary is not None and theirs is not None and vocabulary != theirs:
             where = _first_difference(vocabulary, theirs)
             yield f"tokenizer.json: {where} is not the same in {first.path} and {other.path}"

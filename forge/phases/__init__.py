@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 
 from forge.config import PipelineConfig
 from forge.contract import Phase
+from forge.phases.evomerge import EvoMerge
 from forge.phases.forging import Forging
 from forge.phases.pretrain import Pretraining
 
 PIPELINE: Mapping[str, Callable[[PipelineConfig], Phase]] = {
     Pretraining.name: Pretraining,
+    EvoMerge.name: EvoMerge,
     Forging.name: Forging,
 }
 """Name to phase, in the order of `forge.config.PHASE_NAMES`."""
 
-__all__ = ["PIPELINE", "Forging", "Pretraining"]
+__all__ = ["PIPELINE", "EvoMerge", "Forging", "Pretraining"]

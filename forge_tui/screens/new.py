@@ -16,7 +16,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Input
 
-from forge.config import PHASE_NAMES, PipelineConfig, preset_names
+from forge.config import PHASE_NAMES, SEARCHED_PHASES, PipelineConfig, preset_names
 from forge_tui import draft
 from forge_tui.actions import NEW
 from forge_tui.messages import DraftChecked
@@ -30,7 +30,8 @@ from forge_tui.widgets.keybar import KeyBar
 from forge_tui.widgets.textpane import TextPane
 
 FIRST_PRESET = "tiny"
-FIELDS = ("preset", "name", "corpus", "seed", *PHASE_NAMES, "vram", "host")
+TRAINED = tuple(name for name in PHASE_NAMES if name not in SEARCHED_PHASES)
+FIELDS = ("preset", "name", "corpus", "seed", *TRAINED, "vram", "host")
 HOSTS = ("thread", "process")
 LABELS = {"vram": "GPU memory, GB", "host": "runs in a"}
 HINTS = {"name": "chosen by Forge when empty", "vram": "no limit when empty"}
@@ -115,7 +116,7 @@ class NewSessionScreen(MainScreen):
         name, text = message.input.id or "", message.value
         before = self._draft
         change: dict[str, Any] = {name: text}
-        if name in PHASE_NAMES:
+        if name in TRAINED:
             change = {"steps": {**before.steps, name: text}}
         self._draft = replace(before, **change)
         if self._draft != before:
@@ -201,7 +202,7 @@ def _reason(reason: str | None, width: int, _height: int) -> list[Text]:
 def _label(name: str) -> str:
     if name in LABELS:
         return LABELS[name]
-    return f"{words.phase_title(name).lower()} steps" if name in PHASE_NAMES else name
+    return f"{words.phase_title(name).lower()} steps" if name in TRAINED else name
 
 
 def _input(text: str, name: str) -> Input:

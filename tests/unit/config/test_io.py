@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forge.config import (
-    PHASE_NAMES,
+    DEFAULT_PHASES,
     ForgeTrainingConfig,
     PipelineConfig,
     apply_overrides,
@@ -56,7 +56,7 @@ def test_a_preset_loads_is_named_after_its_file_and_has_the_size_that_its_commen
     assert parameter_count(config) == counted
     least, most = PROMISED[name]
     assert least < counted < most
-    assert config.phases == PHASE_NAMES
+    assert config.phases == DEFAULT_PHASES
 
 
 def test_plain_is_a_plain_decoder_and_its_sibling_is_cognate() -> None:
@@ -92,7 +92,7 @@ def test_unknown_keys_are_refused_all_at_once_with_their_place() -> None:
         ("pretrain: {learning_rate: .inf}", "pretrain.learning_rate", "finite number"),
         ("pretrain: {steps: 1.5}", "pretrain.steps", "valid integer"),
         ("pretrain: 5", "pretrain", "(got 5)"),
-        ("phases: [pretrain, forge]", "phases", "phases are pretrain, forging; got forge"),
+        ("phases: [pretrain, forge]", "phases", "phases are pretrain, evomerge, forging; got forge"),
         ("phases: []", "phases", "got none"),
         ("1: 2", "1", "string"),
         ("model: {d_model: 2020-01-01}", "model.d_model", "valid integer"),
@@ -238,7 +238,16 @@ CONTRADICTIONS = [
         "model.recursion.halting: with supervision: 1 there is nothing to stop early; set it to null",
     ),
     (["phases=[forging]"], "phases: forging needs a model: start with pretrain"),
-    (["phases=[pretrain, pretrain]"], "phases: phases run once each, in the order pretrain, forging"),
+    (["phases=[pretrain, evomerge]", "evomerge.groups=9"], "evomerge.groups: 9 groups of the 4 layers"),
+    (
+        ["phases=[pretrain, evomerge]", "evomerge.elites=12"],
+        "evomerge.elites: 12 elites leave no room for new candidates in a population of 12",
+    ),
+    (
+        ["phases=[pretrain, evomerge]", "evomerge.executor=processes", "runtime.vram_budget_gb=6"],
+        "evomerge.executor: a budget of GPU memory holds for one process",
+    ),
+    (["phases=[pretrain, pretrain]"], "phases: phases run once each, in the order pretrain, evomerge, forging"),
 ]  # fmt: skip
 
 
@@ -341,7 +350,7 @@ def configs(draw: st.DrawFn) -> PipelineConfig:
         {
             "name": draw(texts),
             "seed": draw(st.integers(0, 2**32 - 1)),
-            "phases": draw(st.sampled_from([("pretrain",), PHASE_NAMES])),
+            "phases": draw(st.sampled_from([("pretrain",), DEFAULT_PHASES])),
             "model": {"d_model": max(16, heads * head) // heads * heads if heads * head >= 16 else 16,
                       "n_heads": heads if heads * head >= 16 else 1, "max_seq_len": seq_len,
                       "norm_eps": draw(positive), "window": draw(st.none() | st.integers(1, 99))},
@@ -389,7 +398,7 @@ def test_every_field_of_the_schema_is_documented() -> None:
         if not field.get("description")
     ]
     assert undocumented == []
-    assert len(groups) == 11
+    assert len(groups) == 12
     assert all(body["additionalProperties"] is False for body in groups.values())
 
 

@@ -165,5 +165,6 @@ def test_a_model_that_is_asked_for_by_its_id_is_looked_at_first(
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=rf"the model {folder.name} cannot be read: .*from a copy"):
         verified_folder(rig.paths, folder.name)
-    with pytest.raises(CheckpointError, match=f"the model {HALF} cannot be read"):
-        verified_folder(rig.paths, HALF)
+    for stranger, reason in ((HALF, "No such file"), ("../../other", "no model has such an id")):
+        with pytest.raises(CheckpointError, match=f"the model {stranger} cannot be read: .*{reason}"):
+            verified_folder(rig.paths, stranger)
