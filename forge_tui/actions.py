@@ -88,6 +88,18 @@ def _can_tidy(context: Context) -> str | None:
     return reason
 
 
+def _can_trash(context: Context) -> str | None:
+    reason = _can_tidy(context) or _can_pin(context)
+    return f"the session is {context.state}; stop it first" if reason is None and context.live else reason
+
+
+def _can_take_back(context: Context) -> str | None:
+    reason = _can_tidy(context)
+    if reason is None and not context.cleaning.undoable:
+        reason = "nothing was moved to the trash here; C shows all that lies there"
+    return reason
+
+
 def _can_clean(context: Context) -> str | None:
     now = context.cleaning
     if (reason := _can_tidy(context)) is not None:
@@ -230,6 +242,11 @@ ACTIONS: tuple[Action, ...] = (
        "Pin the session under the cursor, so that no cleanup takes it, or let it go.", bar=9, when=_can_pin),
     _a("session.labels", "m", "labels", (SESSIONS,),
        "Change name, tags and note of the session under the cursor.", bar=10, when=_can_pin),
+    _a("session.trash", "D", "trash", (SESSIONS,),
+       "Move the session under the cursor to the trash, after a question; what protects it is told.", bar=11,
+       when=_can_trash),
+    _a("session.untrash", "u", "undo", (SESSIONS,),
+       "Bring back the session that was moved to the trash here last.", bar=14, when=_can_take_back),
     _a("list.open", "enter", "open", (SESSIONS, CLEANUP),
        "Open the session under the cursor on the dashboard.", bar=2, when=_needs_session),
     _a("list.filter", "slash", "filter", (SESSIONS,),

@@ -99,6 +99,13 @@ class CleanupDone(Message):
 
 
 @dataclass
+class TrashPlanned(Message):
+    """What would become of the one session that a person wants gone."""
+
+    plan: Plan
+
+
+@dataclass
 class SignalReceived(Message):
     """A signal asked this process to end."""
 

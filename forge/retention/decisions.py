@@ -86,6 +86,16 @@ def decide(found: Survey, policy: SessionCleanupPolicy, now: float) -> Plan:
     return Plan(policy, now, (*trash, *keep))
 
 
+def choose(subject: Subject, policy: SessionCleanupPolicy, now: float, child: str | None = None) -> Plan:
+    """The plan of a person who wants one session gone: limits do not count, what protects it does.
+
+    `child` is the name of a kept session that descends from it.
+    """
+    why = protection(subject, policy, now, child)
+    verdict = Verdict.TRASH if why is None else Verdict.KEEP
+    return Plan(policy, now, (Decision(subject.session, verdict, why or "a person chose it", subject.bytes),))
+
+
 def _to_go(
     subjects: list[Subject],
     policy: SessionCleanupPolicy,

@@ -201,6 +201,30 @@ def cleaned(outcome: Outcome) -> list[str]:
     return [first, *_stayed([(d.session.name, why) for d, why in outcome.skipped], "stays")]
 
 
+def moved(outcome: Outcome) -> list[str]:
+    """What became of the one session that a person wanted gone."""
+    lines = [
+        f"{d.session.name} ({units.size(d.bytes)}) is in the trash; u brings it back" for d in outcome.trashed
+    ]
+    return [*lines, *_stayed([(d.session.name, why) for d, why in outcome.skipped], "stays")]
+
+
+def ask_trash(plan: Plan) -> str:
+    """The question before one session goes to the trash."""
+    (decision,) = plan.to_trash
+    session = decision.session
+    return (
+        f"Move {session.name} ({session.state}, {units.size(decision.bytes)}) to the trash? "
+        f"It can be brought back for {GRACE_DAYS:g} days."
+    )
+
+
+def refuse(plan: Plan) -> str:
+    """Why the one session that a person wants gone has to stay."""
+    (decision,) = plan.to_keep
+    return f"{decision.session.name} stays: {decision.reason}"
+
+
 def restored(undone: Undone, names: dict[str, str]) -> list[str]:
     """What came back."""
     rows: tuple[SessionRow, ...] = undone.sessions

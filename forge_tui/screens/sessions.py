@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
+from textual.message import Message
 from textual.widgets import Input
 
-from forge.registry import Connection, cleanup, edits
+from forge.home import Home
+from forge.registry import Connection, Registry, cleanup, edits
 from forge.registry.rows import SessionRow
-from forge_tui.actions import SESSIONS
+from forge_tui.actions import CLEANUP, SESSIONS
+from forge_tui.messages import CleanupDone, TrashPlanned
+from forge_tui.ports import EnginePort
+from forge_tui.present import cleanup as present
 from forge_tui.present import sessions
 from forge_tui.screens.base import ListScreen, bindings
+from forge_tui.screens.confirm import ConfirmDialog
 from forge_tui.screens.labels import Labels, LabelsDialog
+from forge_tui.services import cleanup as service
 from forge_tui.services.listing import PAGE
-from forge_tui.state import ORDERS, Context, ListQuery, Page, starting
+from forge_tui.state import ORDERS, Cleaning, Context, ListQuery, Page, starting
 from forge_tui.styles import sheet
 from forge_tui.widgets.keybar import KeyBar
 from forge_tui.widgets.listing import Listing
@@ -36,6 +44,7 @@ class SessionsScreen(ListScreen):
         self.list_query = ListQuery()
         self.offset_wanted = 0
         self._page: Page[SessionRow] = Page()
+        self._undoable: service.Ids = ()
 
     def compose(self) -> ComposeResult:
         """Head, filter, columns, rows."""
@@ -58,6 +67,8 @@ class SessionsScreen(ListScreen):
     def context(self) -> Context:
         """The session under the cursor decides."""
         base, row = super().context(), self.listing.selected
+        cleaning = Cleaning(busy=self.forge.is_busy(CLEANUP), undoable=len(self._undoable))
+        base = replace(base, cleaning=cleaning)
         if row is None:
             return replace(base, state=None, hosted=False)
         return replace(
@@ -161,6 +172,42 @@ class SessionsScreen(ListScreen):
 
         tags = self._page.tags.get(session_id, ())
         self.forge.push_screen(LabelsDialog(Labels(row.name, tags, row.note)), answered)
+
+    def do_session_trash(self, _key: str) -> None:
+        """See what would become of the session under the cursor, and ask."""
+        if (row := self.listing.selected) is not None:
+            self._tidy(partial(service.plan_one, row.id))
+
+    @on(TrashPlanned)
+    def _trash_planned(self, message: TrashPlanned) -> None:
+        plan = message.plan
+        if not plan.to_trash:
+            self.forge.hint(present.refuse(plan))
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._tidy(partial(service.trash_one, plan))
+
+        self.forge.push_screen(ConfirmDialog("to the trash", present.ask_trash(plan)), answered)
+
+    def do_session_untrash(self, _key: str) -> None:
+        """Bring back what was moved to the trash last."""
+        self._tidy(partial(service.take_back, self._undoable))
+
+    def _tidy(self, work: Callable[[Home, Registry, float], Message]) -> None:
+        home = self.forge.store.home
+
+        def run(engine: EnginePort) -> None:
+            self.post_message(work(home, engine.registry, self.forge.now()))
+
+        self.forge.ask(CLEANUP, run)
+
+    @on(CleanupDone)
+    def _tidied(self, message: CleanupDone) -> None:
+        self._undoable = message.undoable
+        self.forge.say("\n".join(message.sentences), timeout=12)
+        self.refresh_keys()
 
     def do_go_cleanup(self, _key: str) -> None:
         """Go to the cleanup."""

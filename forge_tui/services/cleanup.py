@@ -19,7 +19,7 @@ from forge.config import RetentionSettings, SessionCleanupPolicy, load_settings,
 from forge.home import Home
 from forge.registry import Registry, SessionRow, TrashRow, cleanup, edits
 from forge.retention import Plan, Survey
-from forge_tui.messages import CleanupDone
+from forge_tui.messages import CleanupDone, TrashPlanned
 from forge_tui.present import cleanup as present
 from forge_tui.present.disk import Disk
 
@@ -75,6 +75,24 @@ def clean(plan: Plan, home: Home, registry: Registry, now: float) -> CleanupDone
     outcome = retention.execute(home, registry, plan, actor=_actor(), now=now)
     ids = tuple(decision.session.id for decision in outcome.trashed)
     return CleanupDone(tuple(present.cleaned(outcome)), ids)
+
+
+def plan_one(session_id: str, home: Home, registry: Registry, now: float) -> TrashPlanned:
+    """What would become of one session, by what protects it under the policy of the home."""
+    policy = load_settings(home.settings).retention.policy
+    return TrashPlanned(retention.plan_one(home, registry, policy, session_id, now))
+
+
+def trash_one(plan: Plan, home: Home, registry: Registry, now: float) -> CleanupDone:
+    """Carry out the plan for one session."""
+    outcome = retention.execute(home, registry, plan, actor=_actor(), now=now)
+    return CleanupDone(tuple(present.moved(outcome)), tuple(d.session.id for d in outcome.trashed))
+
+
+def take_back(ids: Ids, home: Home, registry: Registry, now: float) -> CleanupDone:
+    """Bring back what was moved to the trash last."""
+    rows = [row for row in registry.fetch(cleanup.trash()) if row.session_id in ids]
+    return undo(rows, ids, home, registry, now)
 
 
 def undo(rows: Sequence[TrashRow], left: Ids, home: Home, registry: Registry, now: float) -> CleanupDone:

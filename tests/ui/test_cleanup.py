@@ -16,7 +16,7 @@ from textual.widgets import Input
 from forge import locks
 from forge.config import change_settings, load_settings, save_policy
 from forge.home import Home
-from forge.registry import Registry, State, cleanup, edits
+from forge.registry import Registry, SessionRow, State, cleanup, edits
 from forge.retention import Decision, Outcome, Plan, SessionCleanupPolicy, decide, execute, plan
 from forge_tui.app import ForgeApp
 from forge_tui.screens.cleanup import CleanupScreen
@@ -546,3 +546,83 @@ async def test_labels_that_are_left_stay_as_they_are(seeded: Seeded) -> None:
     async with playing(app) as pilot:
         await press(pilot, "L", "m")
         assert "--readonly" in said(app)
+
+
+# --- one session, from the list -------------------------------------------------------------------------
+
+
+def trash_reason(home: Home, id: str) -> str:
+    with Registry.open(home) as registry:
+        return next(row.reason for row in registry.fetch(cleanup.trash()) if row.session_id == id)
+
+
+async def test_one_session_goes_to_the_trash_from_the_list_and_comes_back(old_home: Home) -> None:
+    before = states(old_home)
+    app = stage(old_home)
+    async with playing(app) as pilot:
+        await press(pilot, "L")
+        await press(pilot, "u")
+        assert "nothing was moved to the trash here" in said(app)
+        while before[selected(app).id] is not State.COMPLETED:
+            await press(pilot, "j")
+        row = selected(app)
+        await press(pilot, "D")
+        assert isinstance(app.screen, ConfirmDialog)
+        assert f"Move {row.name} (completed" in app.screen._question
+        await press(pilot, "enter")
+        assert states(old_home) == before
+
+        await press(pilot, "D", "y")
+        assert states(old_home) == {**before, row.id: State.TRASHED}
+        assert old_home.trashed(row.id).root.is_dir()
+        assert trash_reason(old_home, row.id) == "a person chose it"
+        assert f"{row.name} (" in said(app)
+        assert "is in the trash; u brings it back" in said(app)
+        assert selected(app).id != row.id
+
+        await press(pilot, "u")
+        assert states(old_home) == before
+        assert old_home.session(row.id).root.is_dir()
+        assert f"{row.name} is back" in said(app)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_what_is_protected_does_not_go_from_the_list_either(old_home: Home, when: str) -> None:
+    def pin(id: str) -> None:
+        with Registry.open(old_home) as registry:
+            registry.write(lambda c: edits.set_pinned(c, id, True))
+
+    before = states(old_home)
+    app = stage(old_home)
+    async with playing(app) as pilot:
+        await press(pilot, "L")
+        while before[selected(app).id] is not State.COMPLETED:
+            await press(pilot, "j")
+        row = selected(app)
+        if when == "before":
+            pin(row.id)
+        await press(pilot, "D")
+        if when == "after":
+            pin(row.id)
+            await press(pilot, "y")
+        assert isinstance(app.screen, SessionsScreen)
+        assert f"{row.name} stays: it is pinned" in said(app)
+        assert states(old_home) == before
+
+
+async def test_what_runs_does_not_go_from_the_list(seeded: Seeded) -> None:
+    app = stage(seeded("running"))
+    async with playing(app) as pilot:
+        await press(pilot, "L", "D")
+        assert "the session is running; stop it first" in said(app)
+    app = stage(seeded("old"), engine=None, readonly=True)
+    async with playing(app) as pilot:
+        await press(pilot, "L", "D")
+        assert "--readonly" in said(app)
+
+
+def selected(app: ForgeApp) -> SessionRow:
+    assert isinstance(app.screen, SessionsScreen)
+    row = app.screen.listing.selected
+    assert row is not None
+    return row

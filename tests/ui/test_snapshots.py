@@ -179,6 +179,21 @@ def test_cleaned(snap_compare: Compare, tmp_path: Path, size: str) -> None:
         engine.close()
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_sessions_trash(snap_compare: Compare, tmp_path: Path, size: str) -> None:
+    engine = FakeEngine()
+
+    async def play(pilot: Stage) -> None:
+        await settle(pilot)
+        await press(pilot, "L", "j", "D")
+
+    app = stage(homes.make("old", tmp_path / "home"), engine=engine)
+    try:
+        assert snap_compare(app, terminal_size=SIZES[size], run_before=play)
+    finally:
+        engine.close()
+
+
 @pytest.mark.parametrize("size", ["plan", "trash", "policy"])
 def test_cleanup_on_the_smallest_screen(
     snap_compare: Compare, seeded: Callable[[str], Home], size: str
