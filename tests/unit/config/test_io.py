@@ -238,16 +238,20 @@ CONTRADICTIONS = [
         "model.recursion.halting: with supervision: 1 there is nothing to stop early; set it to null",
     ),
     (["phases=[forging]"], "phases: forging needs a model: start with pretrain"),
-    (["phases=[pretrain, evomerge]", "evomerge.groups=9"], "evomerge.groups: 9 groups of the 4 layers"),
+    (["phases=[pretrain, evomerge]", "evomerge.groups=9"], "evomerge.groups: 9 groups of the 4 layers there are"),
     (
         ["phases=[pretrain, evomerge]", "evomerge.elites=12"],
         "evomerge.elites: 12 elites leave no room for new candidates in a population of 12",
     ),
     (
         ["phases=[pretrain, evomerge]", "evomerge.executor=processes", "runtime.vram_budget_gb=6"],
-        "evomerge.executor: a budget of GPU memory holds for one process",
+        "evomerge.executor: a budget of GPU memory holds for one process; take inprocess, or set "
+        "runtime.vram_budget_gb to null",
     ),
-    (["phases=[pretrain, pretrain]"], "phases: phases run once each, in the order pretrain, evomerge, forging"),
+    (
+        ["phases=[pretrain, pretrain]"],
+        "phases: phases run once each, in the order pretrain, evomerge, forging",
+    ),
 ]  # fmt: skip
 
 
