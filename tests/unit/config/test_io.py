@@ -238,7 +238,10 @@ CONTRADICTIONS = [
         "model.recursion.halting: with supervision: 1 there is nothing to stop early; set it to null",
     ),
     (["phases=[forging]"], "phases: forging needs a model: start with pretrain"),
-    (["phases=[pretrain, evomerge]", "evomerge.groups=9"], "evomerge.groups: 9 groups of the 4 layers there are"),
+    (
+        ["phases=[pretrain, evomerge]", "evomerge.groups=9"],
+        "evomerge.groups: 9 groups of the 4 layers there are",
+    ),
     (
         ["phases=[pretrain, evomerge]", "evomerge.elites=12"],
         "evomerge.elites: 12 elites leave no room for new candidates in a population of 12",
