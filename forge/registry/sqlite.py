@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -99,6 +100,7 @@ def open_writer(
             # Exclusive, so nobody can have it open yet: closing this descriptor cannot drop anyone's locks.
             os.close(durable.create(path, exclusive=True))
     require_file(path)
+    _make_private(path)
     connection = connect(f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=_busy_seconds())
     try:
         _prepare(connection)
@@ -124,8 +126,10 @@ def open_reader(path: Path) -> Connection:
         RegistryError: unwritable media with a `-wal` beside the file, which cannot be read without writing.
     """
     path = Path(os.path.realpath(path))
+    mode = _reader_mode(path)
+    _make_private(path)
     connection = connect(
-        f"{path.as_uri()}?{_reader_mode(path)}",
+        f"{path.as_uri()}?{mode}",
         uri=True,
         isolation_level=None,
         timeout=_busy_seconds(),
@@ -167,11 +171,28 @@ def require_file(path: Path) -> None:
     Raises:
         RegistryError: it, or its log, is something else.
     """
-    for each in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal"))):
+    for each in _files(path):
         if each.exists() and not each.is_file():
             raise RegistryError(
                 f"{each} is no regular file, so nothing is read from it. Move it away and start again."
             )
+
+
+def _make_private(path: Path) -> None:
+    """Close to others what its owner unpacked or copied with everybody's permissions.
+
+    By name: a descriptor of ours, once closed, would drop the locks of whoever uses the file.
+    """
+    for each in _files(path):
+        with suppress(OSError):  # gone by now, or on a medium that takes no change
+            found = each.lstat()
+            if stat.S_ISREG(found.st_mode) and found.st_mode & 0o077 and found.st_uid == os.geteuid():
+                each.chmod(0o600)
+
+
+def _files(path: Path) -> tuple[Path, ...]:
+    """A database and what SQLite keeps beside it."""
+    return (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal")))
 
 
 def recover(path: Path) -> None:

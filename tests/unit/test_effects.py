@@ -74,6 +74,7 @@ ALLOWED = {
     ("forge/merge/writer.py", "write_bytes"): _WRITER,
     ("forge/reading.py", "os.open"): "only reads; its flags have a name",
     ("forge/registry/migrate.py", "VACUUM"): "into a scratch file, which the seam syncs and renames",
+    ("forge/registry/sqlite.py", "chmod"): "looked at again whenever a database is opened, as home.py does",
     ("forge/registry/sqlite.py", "executescript"): "gives free pages back, outside of any transaction",
     ("forge/registry/sqlite.py", "COMMIT"): "one is handed to the seam, and one ends what only reads",
     ("forge/terminal.py", "os.open"): _LOG,

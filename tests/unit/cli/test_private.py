@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from forge.home import Home, is_private, prepare_home
-from forge.registry import Registry
+from forge.registry import MetricsWriter, Registry, open_reader, open_writer
 from tests.unit.cli.conftest import invoke, write_config
 
 
@@ -69,3 +70,34 @@ def test_a_folder_of_other_things_is_left_as_it_is_and_told(tmp_path: Path) -> N
     assert "can be looked into by others" in invoke(home, "doctor").out
     # What Forge makes in it is private all the same.
     assert all(is_private(folder) for folder in (home.sessions, home.trash, home.cache))
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_databases_that_somebody_copied_with_open_permissions_are_closed(
+    tmp_path: Path, writes: bool
+) -> None:
+    home = Home(tmp_path / "home")
+    with Registry.open(home) as first, closing(MetricsWriter(metrics := home.root / "metrics.db")):
+        first.write(lambda c: c.execute("UPDATE session SET note = 'x'").close())
+        databases = sorted(home.root.glob("*.db*"))
+        assert len(databases) == 6
+        for path in databases:
+            path.chmod(0o644)
+        if writes:
+            MetricsWriter(metrics).close()
+            open_writer(home.registry, synchronous="FULL", wal_autocheckpoint=1000).close()
+        else:
+            open_reader(metrics).close()
+            Registry.open(home).close()
+        assert open_to_others(home.root) == []
+
+
+def test_what_belongs_to_somebody_else_keeps_its_permissions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path / "home")
+    Registry.open(home).close()
+    home.registry.chmod(0o640)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    Registry.open(home).close()
+    assert "registry.db" in open_to_others(home.root)
