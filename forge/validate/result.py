@@ -110,7 +110,7 @@ class Result:
             if each.kept is False and not (each.control or each.doubt):
                 return f"{each.name} is {each.shown}, and must be {each.threshold}"
         for each in self.figures:
-            if each.kept is False and each.control:
+            if each.kept is False and each.control and not each.doubt:
                 return (
                     f"the control did not fail as it must, so nothing is proved: {each.name} is "
                     f"{each.shown}, and must be {each.threshold}"

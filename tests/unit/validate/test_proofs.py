@@ -12,20 +12,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 from forge import durable
+from forge.cli.console import portable
 from forge.config import load_config
 from forge.engine import Engine
 from forge.home import Home
 from forge.quant import linear
 from forge.registry import MetricsWriter
-from forge.validate import Figure, Result, child, durability, load, memory, screen, ste, wal
+from forge.validate import Figure, Result, budget, child, durability, load, memory, screen, ste, wal
 from forge.validate.job import CannotRunError, Job
 from forge.validate.noise import Noise
 from forge.validate.pairs import summarise
 from forge.validate.readers import Readers, total
+from forge.validate.result import parse
 from forge.validate.writers import Writers
 
 
@@ -227,25 +230,49 @@ def test_without_a_card_nothing_is_said_about_its_memory(
 
 
 @pytest.mark.parametrize(
-    ("peaks", "verdict"),
-    [((4.0, 2.3), "pass"), ((6.5, 2.3), "fail"), ((4.0, 2.5), "fail")],
+    ("peaks", "planted", "verdict", "why"),
+    [
+        ((4.0, 2.3), 4.9, "pass", ""),
+        ((6.5, 2.3), 4.9, "fail", "must be <= 6 GB"),
+        ((4.0, 2.5), 4.9, "fail", "must be <= 2.4"),
+        ((4.0, 2.3), 2.3, "cannot-run", "the control did not fail as it must"),
+        ((4.0, 2.3), None, "cannot-run", "the card has no room for another 2.4 GB"),
+    ],
 )
 def test_a_budget_is_kept_or_broken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peaks: tuple[float, float], verdict: str
-) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peaks: tuple[float, float],
+    planted: float | None, verdict: str, why: str,
+) -> None:  # fmt: skip
     asked: list[float] = []
 
     def session(job: Job, name: str, budget: float) -> dict[str, object]:
         asked.append(budget)
         peak = peaks[len(asked) - 1]
-        return {"peak_gb": peak, "context_gb": 0.5, "out_of_memory": ["once"] * (len(asked) - 1)}
+        found: dict[str, object] = {"peak_gb": peak, "context_gb": 0.5, "planted_gb": planted}
+        return {**found, "out_of_memory": ["once"] * (len(asked) - 1)}
 
     monkeypatch.setattr("forge.validate.memory.Card.open", object)
     monkeypatch.setattr(memory, "_session", session)
     figures = memory.prove(Job(tmp_path))
     assert asked[0] == 6.0
     assert asked[1] == pytest.approx(0.6 * peaks[0])
-    assert Result("memory", tuple(figures)).verdict == verdict
+    result = Result("memory", tuple(figures))
+    assert result.verdict == verdict
+    assert why in result.why
+    assert parse(json.loads(json.dumps(portable(result.document())))).why == result.why
+
+
+def test_what_is_planted_is_seen_by_a_watch_that_sees() -> None:
+    size, process = 200_000_000, psutil.Process()
+
+    def rss() -> int:
+        return int(process.memory_info().rss)
+
+    before = rss()
+    assert budget.planted(rss, size, lambda count: b"x" * count) >= before + 0.9 * size
+    assert rss() < before + 0.5 * size, "it is given back"
+    # A meter that looks at another process, or at another card, sees nothing of it.
+    assert budget.planted(lambda: before, size, lambda count: b"x" * count) == before
 
 
 def test_a_session_that_fails_is_told_with_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
