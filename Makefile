@@ -43,7 +43,7 @@ snapshots: $(VENV)/.installed-dev ## Draw the snapshots of the screens anew, to 
 proofs: $(VENV)/.installed-dev ## Show the claims on this machine (minutes)
 	$(BIN)/python -m pytest -m proofs -n 0 -s -o faulthandler_timeout=3600
 
-soak: $(VENV)/.installed-dev ## Kill a run 200 times, and look for leaks (a quarter of an hour)
+soak: $(VENV)/.installed-dev ## Kill a run 200 times, and compare it with one left alone (a quarter of an hour)
 	$(BIN)/python -m pytest -m soak -n 0 -s -o faulthandler_timeout=3600
 
 clean: ## Remove caches, builds and reports; keeps .venv
