@@ -7,16 +7,16 @@ import hashlib
 import json
 import random
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import safetensors.torch
 import torch
 
 from forge.config import Branch, PipelineConfig
-from forge.contract import LoadedModel
+from forge.contract import LoadedModel, PhaseContext, PhaseResult
 from forge.data import TokenData, prepare, train_batch
 from forge.models.decoder import Decoder
 from forge.optim.trainer import Trainer
@@ -126,3 +126,28 @@ def written(
     (folder / "card.json").write_text(json.dumps(card))
     shutil.copy(tokenizer, folder / "tokenizer.json")
     return folder
+
+
+class Branching:
+    """A phase that hands on a base and its branches, in the place of the one that trains them."""
+
+    name: ClassVar[str] = "pretrain"
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self._config = config
+
+    def total_steps(self, inputs: Sequence[LoadedModel]) -> int:
+        """None that could be resumed."""
+        return self._config.pretrain.steps
+
+    def run(self, ctx: PhaseContext, inputs: Sequence[LoadedModel]) -> PhaseResult:
+        """The base, then the branches."""
+        config = self._config
+        (base,) = Pretraining(config).run(PlainContext(config, 0, ctx.cache), ()).models
+        assert isinstance(base.module, Decoder)
+        shards = prepare(config.data, config.model.vocab_size, ctx.cache)
+        models = [replace(base, name="base")]
+        for number, branch in enumerate(BRANCHES):
+            module = branched(base.module, config, shards, branch, number)
+            models.append(replace(base, name=branch, module=module, parents={"base": 1.0}))
+        return PhaseResult(models, {"title": "Branching", "rows": []})
