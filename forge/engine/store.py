@@ -160,7 +160,7 @@ class ModelStore:
         gone = orphans.found(self._paths, {row.id for row in self._rows()}, {phase})
         for entry in gone:
             orphans.remove(entry)
-        durable.settle(self._paths.root, self._paths.models)
+        durable.settle(self._paths.root)
         return [entry.name for entry in gone]
 
     def _rows(self) -> list[ModelRow]:

@@ -122,7 +122,8 @@ def _apply(connection: Connection, schema: Schema, step: Migration) -> None:
 
 
 def _migrate_file(path: Path, schema: Schema) -> None:
-    with closing(sqlite.open_writer(path, synchronous="FULL", wal_autocheckpoint=1000)) as connection:
+    # A migration that a power cut takes back is made again; closing brings what there is to the medium.
+    with closing(sqlite.open_writer(path, synchronous="NORMAL", wal_autocheckpoint=1000)) as connection:
         migrate(connection, schema)
 
 

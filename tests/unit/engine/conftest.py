@@ -27,7 +27,7 @@ def tensor_settings() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def without_waiting_for_the_medium(monkeypatch: pytest.MonkeyPatch) -> None:
     """These tests end processes, not machines: what the kernel has is kept."""
-    monkeypatch.setattr(durable, "sync", lambda descriptor: None)
+    monkeypatch.setattr(durable, "_sync", lambda descriptor: None)
     real = sqlite.open_writer
 
     def open_writer(path: Path, **recipe: Any) -> Connection:

@@ -19,6 +19,7 @@ from forge.engine.control import Control
 from forge.errors import CheckpointError, RegistryError
 from forge.home import Home
 from forge.registry import CommandRow, Heartbeat, State
+from forge.validate.disk import Disk
 from tests.unit.engine.rig import STEPS, Counting, Rig, ScriptedControl, Sums, counting_config, drive
 
 
@@ -106,6 +107,22 @@ def test_resumed_after_its_last_step_it_repeats_nothing(rig: Rig, whole: Any) ->
     with rig.attempt() as ctx:
         sums = drive(ctx, Counting(lambda ctx, step: pytest.fail("a step was repeated")))
     assert_same(rig, sums, whole)
+
+
+def test_the_name_of_the_checkpoint_that_it_resumes_from_outlives_a_cut(rig: Rig) -> None:
+    """Killed between rename and sync: who comes next goes on from a name that only memory has."""
+    with pytest.raises(KilledError), rig.attempt() as ctx:
+        drive(ctx, Counting(kill_at(9)))
+    newest = rig.paths.checkpoints("pretrain") / "step-00000008"
+    written = newest.rename(newest.with_name(f"{newest.name}.tmp-01ARZ3NDEKTSV4RRFFQ69G5FAV"))
+    disk = Disk(rig.paths.root)
+    with disk.recording():
+        written.rename(newest)
+        with pytest.raises(KilledError), rig.attempt() as ctx:
+            drive(ctx, Counting(kill_at(8)))
+    assert disk.final
+    kept = str(newest.relative_to(rig.paths.root) / "manifest.json")
+    assert all(kept in image.files for image in disk.final)
 
 
 def test_a_lost_generator_state_would_be_seen(rig: Rig, whole: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from forge.engine.store import ModelStore, verified_folder
 from forge.errors import CheckpointError, ForgeError
 from forge.models.decoder import Decoder
 from forge.registry import ModelRow, edits, queries
+from forge.validate.disk import Disk
 from tests.unit.engine.rig import PICO, Rig
 
 HALF = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
@@ -168,3 +169,15 @@ def test_a_model_that_is_asked_for_by_its_id_is_looked_at_first(
     for stranger, reason in ((HALF, "No such file"), ("../../other", "no model has such an id")):
         with pytest.raises(CheckpointError, match=f"the model {stranger} cannot be read: .*{reason}"):
             verified_folder(rig.paths, stranger)
+
+
+def test_the_name_that_a_killed_process_left_of_the_folder_outlives_a_cut(
+    store: ModelStore, rig: Rig, produced: ProducedModel
+) -> None:
+    disk = Disk(rig.paths.root)
+    with disk.recording():
+        durable.make_scratch(rig.paths.models)  # killed before it could sync the name
+        store.remove_orphans("pretrain")
+        row = store.save("pretrain", produced)
+    assert disk.final
+    assert all(f"models/{row.id}/card.json" in image.files for image in disk.final)
