@@ -275,6 +275,17 @@ def test_what_is_planted_is_seen_by_a_watch_that_sees() -> None:
     assert budget.planted(lambda: before, size, lambda count: b"x" * count) == before
 
 
+def test_nothing_is_planted_where_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    size, caps = 1_000_000, list[float]()
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", caps.append)
+    monkeypatch.setattr(budget, "planted", lambda _meter, count, _take: count)
+    for free, seen in ((size + budget.SPARE_BYTES - 1, None), (size + budget.SPARE_BYTES, size)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (free, 1 << 40))
+        assert budget._past_the_cap(lambda: 0, size) == seen
+    assert caps == [1.0], "the cap goes only for what is planted"
+
+
 def test_a_session_that_fails_is_told_with_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     says = {"outcome": "failed", "error": "out of memory at micro-batch 1"}
     monkeypatch.setattr(memory, "_RUN", f"import json; print(json.dumps({says!r}))")
