@@ -19,8 +19,9 @@ from forge.engine.checkpoint import Checkpoint, Meta
 from forge.engine.scope import RunScope
 from forge.engine.telemetry import MetricsStalledError
 from forge.errors import CheckpointError
-from forge.registry import Connection, MetricsWriter, edits
+from forge.registry import Connection, MetricsWriter, cleanup, edits
 from forge.retention import folders, steps
+from forge.retention.sweep import ACTOR
 
 ROOM_FOR = 2
 """Checkpoints that must fit before one is written."""
@@ -56,7 +57,9 @@ class Keeper:
             MetricsStalledError: the log cannot be set back.
         """
         self._require_own_folder()
-        steps.remove_leftovers(self._folder)
+        if count := steps.remove_leftovers(self._folder):
+            what = f"{count} checkpoints of {self._phase} were left half done"
+            self._scope.outbox.post(lambda c: self._note(c, what))
         durable.settle(self._scope.paths.root, self._folder.parent, self._folder)
         found, damaged = self._load_latest()
         deleted, missing = self._go_on_from(found)
@@ -199,10 +202,21 @@ class Keeper:
 
         self._scope.outbox.post(record)
 
+    def _note(self, c: Connection, what: str) -> None:
+        cleanup.add_deletion(c, self._scope.session_id, what, actor=ACTOR, action="tidy", now=time.time())
+
     def _match_records(self, c: Connection) -> None:
         """Make the registry say what is on disk: a crash between the two left them apart."""
         scope = self._scope
-        steps.match_records(c, scope.session_id, self._phase, scope.paths.root, self._folder)
+        steps.match_records(
+            c,
+            scope.session_id,
+            self._phase,
+            scope.paths.root,
+            self._folder,
+            actor=ACTOR,
+            why="was rotated",
+        )
 
     def _check_exactness(self, before: Mapping[str, Any]) -> None:
         now = self._scope.fingerprint

@@ -178,6 +178,17 @@ def add_audit(
     )
 
 
+def add_deletion(
+    c: Connection, session_id: str, what: str, *, actor: str, action: str, now: float, path: str = "",
+    bytes: int | None = None,
+) -> None:  # fmt: skip
+    """Record the deletion of a part of a session that stays; `path` is below its folder."""
+    name = get_session(c, session_id).name
+    below = f"sessions/{session_id}/{path}".rstrip("/")
+    add_audit(c, actor=actor, action=action, now=now, session_id=session_id, path=below, bytes=bytes,
+              detail=f"{name}: {what}")  # fmt: skip
+
+
 def trash_session(
     c: Connection, session_id: str, *, actor: str, reason: str, bytes: int, path: str, now: float
 ) -> TrashRow:

@@ -17,8 +17,8 @@ from forge.errors import ForgeError
 from forge.home import Home, is_id
 from forge.registry import Registry, TrashRow, cleanup
 from forge.retention import adopt, folders, tidy
+from forge.retention.tidy import ACTOR
 
-ACTOR = "reconcile"
 _PUT_BACK = "put it back from a copy, or move the session to the trash."
 
 

@@ -7,11 +7,12 @@ is written last; what was given up half written or half deleted has a name that 
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 from forge import durable
 from forge.home import ID
-from forge.registry import Connection, edits, fetch, queries
+from forge.registry import Connection, cleanup, edits, fetch, queries
 
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
@@ -89,7 +90,9 @@ def apart(c: Connection, session_id: str, phase: str, folder: Path) -> tuple[lis
     return sorted(recorded - present), sorted(present - recorded)
 
 
-def match_records(c: Connection, session_id: str, phase: str, root: Path, folder: Path) -> list[int]:
+def match_records(
+    c: Connection, session_id: str, phase: str, root: Path, folder: Path, *, actor: str, why: str
+) -> list[int]:
     """Make the registry say what is on disk: a crash between the two left them apart.
 
     Args:
@@ -98,13 +101,20 @@ def match_records(c: Connection, session_id: str, phase: str, root: Path, folder
         phase: one of its phases.
         root: the session's folder.
         folder: the phase's folder of checkpoints.
+        actor: who is written down in the audit for those that are gone.
+        why: what became of them.
 
     Returns:
         The steps whose record is gone, because their checkpoint is.
     """
     gone, unknown = apart(c, session_id, phase, folder)
+    rows = {row.step: row for row in fetch(c, queries.checkpoints(session_id, phase))} if gone else {}
     for step in gone:
         edits.forget_checkpoint(c, session_id, phase, step)
+        cleanup.add_deletion(
+            c, session_id, f"checkpoint {phase} {step} {why}", actor=actor, action="checkpoint",
+            now=time.time(), path=rows[step].path, bytes=rows[step].bytes,
+        )  # fmt: skip
     for step in unknown:
         path = step_folder(folder, step)
         edits.add_checkpoint(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import stat
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,9 +19,10 @@ from forge import durable, locks
 from forge.home import MARKER, SCRATCH, Home, SessionPaths, is_id
 from forge.registry import Connection, Query, Registry, State, cleanup
 from forge.registry.migrate import leftovers
-from forge.retention import orphans, steps
+from forge.retention import folders, orphans, steps
 
 T = TypeVar("T")
+ACTOR = "reconcile"
 SETTLED_SECONDS = 3600.0
 """What is younger may belong to a session that another process is just making."""
 _HALF_REPLACED = re.compile(r"\.settings\.yaml\.tmp-[0-9a-f]{32}")
@@ -67,6 +69,9 @@ def session_files(registry: Registry, paths: SessionPaths, session_id: str, says
         # Asked again: whoever had the lease until now may have done all of it.
         says = known(registry.fetch, session_id).get(session_id, Known())
         left = garbage(paths, says)
+        if left:
+            sizes = [(path, _size(path)) for path in left]
+            registry.write(lambda c: _note(c, paths, session_id, sizes))
         for path in left:
             _remove(path)
         done = [f"{path.relative_to(paths.root.parent)} was half done and is deleted" for path in left]
@@ -154,6 +159,19 @@ def _remove(path: Path) -> None:
         durable.discard_tree(path)
 
 
+def _size(path: Path) -> int:
+    return folders.measure(path).bytes if path.is_dir() else path.lstat().st_size
+
+
+def _note(c: Connection, paths: SessionPaths, session_id: str, left: list[tuple[Path, int]]) -> None:
+    """Written before it is done: what is deleted has its record in any case."""
+    for path, size in left:
+        cleanup.add_deletion(
+            c, session_id, f"{path.name} was left half done", actor=ACTOR, action="tidy", now=time.time(),
+            path=str(path.relative_to(paths.root)), bytes=size,
+        )  # fmt: skip
+
+
 def _apart(paths: SessionPaths, says: Known) -> bool:
     present = {
         (phase, step) for phase in says.phases for step in steps.finished_steps(paths.checkpoints(phase))
@@ -164,6 +182,8 @@ def _apart(paths: SessionPaths, says: Known) -> bool:
 def _match(c: Connection, paths: SessionPaths, session_id: str, phases: Mapping[str, State]) -> list[str]:
     gone = []
     for phase in phases:
-        lost = steps.match_records(c, session_id, phase, paths.root, paths.checkpoints(phase))
+        lost = steps.match_records(
+            c, session_id, phase, paths.root, paths.checkpoints(phase), actor=ACTOR, why="was gone"
+        )
         gone += [f"{phase} {step}" for step in lost]
     return gone

@@ -18,7 +18,7 @@ from forge.engine.context import RETRY_SECONDS, EngineContext, PhaseStopped
 from forge.engine.control import Control
 from forge.errors import CheckpointError, RegistryError
 from forge.home import Home
-from forge.registry import CommandRow, Heartbeat, State
+from forge.registry import CommandRow, Heartbeat, State, cleanup
 from forge.validate.disk import Disk
 from tests.unit.engine.rig import STEPS, Counting, Rig, ScriptedControl, Sums, counting_config, drive
 
@@ -879,3 +879,17 @@ def test_leaving_the_loop_early_is_a_boundary_again(rig: Rig) -> None:
         rig.control.request_stop("stopped by SIGTERM")
         with pytest.raises(PhaseStopped):
             ctx.status("measuring")
+
+
+def test_every_checkpoint_that_is_rotated_out_is_written_down_once(rig: Rig) -> None:
+    with rig.attempt() as ctx:
+        drive(ctx, Counting(steps=20))
+    (*gone,) = reversed(rig.registry.fetch(cleanup.audit(20)))
+    assert [row.detail.partition(": ")[2] for row in gone] == [
+        f"checkpoint pretrain {step} was rotated" for step in range(4, 21, 4) if step not in rig.checkpoints()
+    ]
+    assert len(gone) >= 2
+    assert {(row.action, row.actor, row.session_id) for row in gone} == {
+        ("checkpoint", "retention.auto", rig.session_id)
+    }
+    assert all(row.bytes for row in gone)

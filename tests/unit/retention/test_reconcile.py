@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -204,3 +205,21 @@ def test_a_crash_while_a_session_is_made_loses_nothing(world: World) -> None:
     with pytest.raises(ForgeError, match="already"):
         world.registry.write(create)
     world.agree()
+
+
+def test_what_is_deleted_in_a_session_that_stays_is_written_down(world: World) -> None:
+    id = world.add(1, State.INTERRUPTED, checkpoint=True)
+    folder = world.home.session(id).checkpoints("pretrain")
+    shutil.rmtree(folder / "step-00000004")
+    half = folder / "step-00000008.tmp-01ARZ3NDEKTSV4RRFFQ69G5FAV"
+    half.mkdir()
+    (half / "state.json").write_bytes(b"{}")
+    run(world)
+    run(world)
+    rows = world.registry.fetch(cleanup.audit(10))
+    below = f"sessions/{id}/checkpoints/pretrain"
+    assert [(row.action, row.actor, row.detail, row.bytes) for row in rows] == [
+        ("checkpoint", "reconcile", "s1: checkpoint pretrain 4 was gone", 10),
+        ("tidy", "reconcile", f"s1: {half.name} was left half done", 2),
+    ]
+    assert rows[1].path == f"{below}/{half.name}"
