@@ -1,7 +1,7 @@
 """Merge models as a recipe says: read, combine and write one tensor after the other.
 
-Of every parent one tensor is in memory, and the result of the moment; the folder appears under its name only
-when everything in it is complete and on disk.
+Of every parent one tensor is in memory, and the result of the moment, or a part of them; the folder appears
+under its name only when everything in it is complete and on disk.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,11 +27,13 @@ from forge.merge.blocks import Array
 from forge.merge.checkpoint import CARD, CONFIG, MAX_JSON, WEIGHTS, Checkpoint, with_layers
 from forge.merge.codec import EXACT, TORCH_NAMES, promote
 from forge.merge.group import Group
-from forge.merge.plan import Plan, Planned, make_plan
+from forge.merge.plan import Place, Plan, Planned, make_plan
 from forge.merge.recipe import Recipe
 from forge.merge.writer import TensorWriter
 from forge.reading import read_plain
 
+_PART = 1 << 20
+"""Elements of a tensor at once, where a method works element by element; whole blocks."""
 _SPARE = 1 << 24
 """Bytes beside the weights: configuration, tokenizer, card."""
 
@@ -92,24 +94,30 @@ def merge(recipe: Recipe, output: Path, progress: Progress = lambda done, of: No
 class TensorReader:
     """Reads the tensors of a group into memory that is used again for the next group."""
 
-    def __init__(self, parents: Sequence[Checkpoint], plan: Plan) -> None:
+    def __init__(self, parents: Sequence[Checkpoint], plan: Plan, part: int | None = None) -> None:
+        """`part` is the number of elements that are read at once; none reads whole tensors."""
         self._parents = parents
+        self._part = part
         weights = [planned for planned in plan.tensors if not planned.exact]
         size = max((int(np.prod(planned.shape, dtype=np.int64)) for planned in weights), default=0)
         count = max((len(planned.places) for planned in weights), default=0)
+        size = size if part is None else min(size, part)
         self._buffers: list[Array] = [np.empty(size, np.float32) for _ in range(count)]
 
-    def group(self, planned: Planned, seed: int) -> Group:
-        """The tensors that a planned one is merged from; valid until the next call."""
-        read = [self._read(i, *place) for i, place in enumerate(planned.places)]
-        tensors = [values.reshape(planned.shape) for values in read]
-        models = len(planned.inputs)
-        return Group(planned.name, tensors[:models], tensors[models] if planned.base else None, seed)
+    def groups(self, planned: Planned, seed: int) -> Iterator[Group]:
+        """The tensors that a planned one is merged from, or part after part; valid until the next."""
+        size = int(np.prod(planned.shape, dtype=np.int64))
+        for first in range(0, max(size, 1), self._part or max(size, 1)):
+            count = size if self._part is None else min(self._part, size - first)
+            read = [self._read(i, place, first, count) for i, place in enumerate(planned.places)]
+            tensors = read if count < size else [values.reshape(planned.shape) for values in read]
+            models = len(planned.inputs)
+            yield Group(planned.name, tensors[:models], tensors[models] if planned.base else None, seed)
 
-    def _read(self, slot: int, parent: int, name: str) -> Array:
-        file = self._parents[parent].file_of(name)
-        out = self._buffers[slot][: file.entries[name].size]
-        file.read_into(name, out)
+    def _read(self, slot: int, place: Place, first: int, count: int) -> Array:
+        parent, name = place
+        out = self._buffers[slot][:count]
+        self._parents[parent].file_of(name).read_into(name, out, first)
         return out
 
 
@@ -117,18 +125,24 @@ def _write_weights(
     path: Path, recipe: Recipe, plan: Plan, parents: Sequence[Checkpoint], progress: Progress
 ) -> tuple[str, int]:
     of, done = _parameters(plan), 0
-    reader = TensorReader(parents, plan)
+    reader = TensorReader(parents, plan, _PART if recipe.method.elementwise else None)
+
+    def merged(planned: Planned) -> Iterator[Array]:
+        nonlocal done
+        for group in reader.groups(planned, recipe.seed):
+            with np.errstate(over="ignore", invalid="ignore"):
+                values = recipe.method.merge(group, **planned.values)
+            yield values
+            done += values.size
+            progress(done, of)
+
     with TensorWriter(path, [(t.name, t.dtype, t.shape) for t in plan.tensors]) as writer:
         for planned in plan.tensors:
             if planned.exact:
                 _copy(planned, parents, writer)
+                progress(done, of)
             else:
-                with np.errstate(over="ignore", invalid="ignore"):
-                    merged = recipe.method.merge(reader.group(planned, recipe.seed), **planned.values)
-                writer.write(planned.name, merged)
-                done += merged.size
-                del merged
-            progress(done, of)
+                writer.write(planned.name, merged(planned))
         return writer.finish(), writer.bytes
 
 

@@ -27,6 +27,8 @@ class Method:
     merge: Callable[..., Array]
     parameters: tuple[Parameter, ...]
     base: Literal["none", "optional", "required"] = "required"
+    elementwise: bool = False
+    """What becomes of an element depends on that element alone: large tensors can be merged part by part."""
     most_models: int | None = None
     """Models besides the base, where the number is limited; at least one is always needed."""
     check: Callable[[Values], str] = lambda values: ""
@@ -100,7 +102,7 @@ _ALL: Sequence[Method] = (
     Method(
         "linear", "Linear", "https://arxiv.org/abs/2203.05482", averages.linear,
         (_weight(), Parameter("normalize", "Divide by the sum of the weights.", kind="flag", default=True)),
-        base="none", check=_divides_by_zero("normalize"),
+        base="none", elementwise=True, check=_divides_by_zero("normalize"),
     ),
     Method(
         "slerp", "SLERP", "https://doi.org/10.1145/325165.325242", averages.slerp,
@@ -119,7 +121,7 @@ _ALL: Sequence[Method] = (
     ),
     Method(
         "task_arithmetic", "Task arithmetic", "https://arxiv.org/abs/2212.04089", deltas.task_arithmetic,
-        _delta_parameters(normalize=False),
+        _delta_parameters(normalize=False), elementwise=True,
     ),
     Method(
         "ties", "TIES", "https://arxiv.org/abs/2306.01708", deltas.ties,
@@ -148,7 +150,7 @@ _ALL: Sequence[Method] = (
     Method(
         "passthrough", "Passthrough", "https://huggingface.co/alpindale/goliath-120b", averages.passthrough,
         (Parameter("scale", "Factor for the tensor.", per_model=True, default=None),),
-        base="none", most_models=1,
+        base="none", elementwise=True, most_models=1,
     ),
 )  # fmt: skip
 

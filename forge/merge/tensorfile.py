@@ -51,8 +51,8 @@ class TensorFile:
         """Whether somebody wrote to the file since it was opened."""
         return self._stamp() != self.stamp
 
-    def read_into(self, name: str, out: Array) -> None:
-        """Fill `out` (flat) with a tensor's values as float32.
+    def read_into(self, name: str, out: Array, first: int = 0) -> None:
+        """Fill `out` (flat) with a tensor's values as float32, from its element `first` on.
 
         Raises:
             MergeError: the file ends early, or a value is NaN or infinite.
@@ -63,10 +63,10 @@ class TensorFile:
         def read_block(block: slice) -> bool:
             target = out[block]
             raw = target if entry.dtype == "F32" else np.empty(target.size, stored)
-            self._fill(raw.data.cast("B"), entry.start + block.start * stored.itemsize)
+            self._fill(raw.data.cast("B"), entry.start + (first + block.start) * stored.itemsize)
             return decode(raw, entry.dtype, target)
 
-        if not all(over_blocks(entry.size, read_block)):
+        if not all(over_blocks(out.size, read_block)):
             raise MergeError(
                 f"{self.path}: {name} holds NaN or infinite values, so this model cannot be merged"
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -60,14 +60,20 @@ class TensorWriter:
     ) -> None:
         os.close(self._descriptor)
 
-    def write(self, name: str, values: Array) -> None:
-        """Append the next tensor, rounded to its format.
+    def write(self, name: str, parts: Iterable[Array]) -> None:
+        """Append the next tensor, given in parts, rounded to its format.
 
         Raises:
             MergeError: a value is NaN or infinite, or too large for the format.
         """
-        dtype = self.begin(name)
-        flat = values.reshape(-1)
+        expected = ITEM_BYTES[self._awaited[-1][1]] * int(np.prod(self._awaited[-1][2], dtype=np.int64))
+        dtype, before = self.begin(name), self.bytes
+        for values in parts:
+            self._append(name, values.reshape(-1), dtype)
+        if self.bytes - before != expected:
+            raise ValueError(f"{name} has {self.bytes - before} bytes where the header has {expected}")
+
+    def _append(self, name: str, flat: Array, dtype: str) -> None:
         stored: npt.NDArray[Any] = flat if dtype == "F32" else np.empty(flat.size, STORED[dtype])
 
         def encode_block(block: slice) -> bool:

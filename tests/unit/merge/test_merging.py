@@ -28,6 +28,7 @@ from forge.errors import ConfigError, MergeError
 from forge.merge import METHODS, Group, blocks, check_recipe, merge, merging
 from forge.merge.checkpoint import Checkpoint
 from forge.merge.plan import Plan, Planned
+from forge.merge.writer import TensorWriter
 from forge.models.decoder import Decoder
 from forge.models.io import load_decoder
 from tests.unit.merge.rig import Tensors, drawn, pico, read_model, write_model
@@ -474,13 +475,13 @@ def test_one_tensor_of_each_model_is_in_memory(monkeypatch: pytest.MonkeyPatch) 
             {n: drawn(seed + i, (600_000,)) for i, n in enumerate(names)}, Path(model, "model.safetensors")
         )
     read: list[Planned] = []
-    group = merging.TensorReader.group
+    groups = merging.TensorReader.groups
 
-    def spy(self: merging.TensorReader, planned: Planned, seed: int) -> Group:
+    def spy(self: merging.TensorReader, planned: Planned, seed: int) -> Iterator[Group]:
         read.append(planned)
-        return group(self, planned, seed)
+        return groups(self, planned, seed)
 
-    monkeypatch.setattr(merging.TensorReader, "group", spy)
+    monkeypatch.setattr(merging.TensorReader, "groups", spy)
     monkeypatch.setattr(blocks, "BLOCK", 1 << 13)
     tracemalloc.start()
     merge(check_recipe(recipe("ties", parameters={"weight": 1, "density": 0.5})), Path("out"))
@@ -501,9 +502,43 @@ def test_memory_is_used_again() -> None:
     with Checkpoint(Path("c")) as checkpoint:
         reader = merging.TensorReader([checkpoint], plan)
         for planned in plan.tensors:
-            (tensor,) = reader.group(planned, 0).tensors
+            (group,) = reader.groups(planned, 0)
+            (tensor,) = group.tensors
             reader_memory.add(tensor.__array_interface__["data"][0])
     assert len(reader_memory) == 1
+
+
+def test_a_method_that_works_by_the_element_reads_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed, model in enumerate(("base", "a", "b")):
+        save_file(
+            {"w": drawn(seed, (600, 1000)), "v": drawn(9 + seed, (7,))}, Path(model, "model.safetensors")
+        )
+    given = recipe("linear", base_model=None, parameters={"weight": 1})
+    merge(check_recipe(given), Path("whole"))
+    monkeypatch.setattr(merging, "_PART", 1 << 14)
+    monkeypatch.setattr(blocks, "BLOCK", 1 << 13)
+    tracemalloc.start()
+    merge(check_recipe(given), Path("out"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_400_000
+    assert Path("out/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.elementwise])
+def test_an_element_depends_on_itself_alone(name: str) -> None:
+    values: dict[str, Any] = {"scale": [0.5]} if name == "passthrough" else {"weight": [0.5, 0.25]}
+    tensors = [drawn(1), drawn(2)][: len(next(iter(values.values())))]
+    base = drawn(0)
+    whole = METHODS[name].merge(Group("w", tensors, base), **values).reshape(-1)
+    part = Group("w", [tensor.reshape(-1)[50:90] for tensor in tensors], base.reshape(-1)[50:90])
+    assert np.array_equal(METHODS[name].merge(part, **values), whole[50:90])
+
+
+def test_a_tensor_that_is_not_whole_is_no_file(tmp_path: Path) -> None:
+    writer = TensorWriter(tmp_path / "x.safetensors", [("w", "F32", (4,))])
+    with writer, pytest.raises(ValueError, match="w has 12 bytes where the header has 16"):
+        writer.write("w", [drawn(0, (3,))])
 
 
 def test_a_parent_that_lies_in_a_session_is_kept_from_cleanup() -> None:
