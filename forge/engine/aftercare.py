@@ -21,8 +21,8 @@ from forge.text import clean
 
 AGAIN_SECONDS = 60.0
 """A run that stands still for want of room looks for some so often."""
-_TELLS = frozenset({State.COMPLETED, State.FAILED, State.INTERRUPTED})
-"""Ends that nobody asked for at that moment; a person who stops a run knows."""
+_TELLS = frozenset({State.COMPLETED, State.FAILED, State.STOPPED, State.INTERRUPTED})
+"""Every end; who asked for a stop may sit at another terminal than who waits for the run."""
 _CLEANS = frozenset({State.COMPLETED, State.FAILED})
 
 

@@ -1,6 +1,6 @@
 """What a person who looks elsewhere is called for: the run on the dashboard ended, or stands still by itself.
 
-What somebody has just asked for calls nobody.
+A stop calls too: whoever asked for it may sit at another terminal. A pause that was asked for calls nobody.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from forge.registry import LIVE, State
 from forge_tui.state import Snapshot
 
-_ENDS = frozenset({State.COMPLETED, State.FAILED, State.INTERRUPTED})
+_ENDS = frozenset({State.COMPLETED, State.FAILED, State.STOPPED, State.INTERRUPTED})
 
 
 def alarm(before: Snapshot, after: Snapshot) -> str | None:

@@ -42,8 +42,9 @@ def snapshot(state: State, *kinds: str, session_id: str = "1") -> Snapshot:
         (snapshot(State.RUNNING), snapshot(State.FAILED), "otter is failed"),
         (snapshot(State.PAUSED), snapshot(State.INTERRUPTED), "otter is interrupted"),
         (snapshot(State.RUNNING, "phase"), snapshot(State.PAUSED, "phase", "disk"), "disk 2"),
+        # By whoever sits at another terminal:
+        (snapshot(State.RUNNING), snapshot(State.STOPPED), "otter is stopped"),
         # What a person asked for:
-        (snapshot(State.RUNNING), snapshot(State.STOPPED), None),
         (snapshot(State.RUNNING, "disk"), snapshot(State.PAUSED, "disk", "pause"), None),
         # What had happened before anyone looked:
         (snapshot(State.COMPLETED), snapshot(State.COMPLETED), None),

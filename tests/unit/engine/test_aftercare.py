@@ -143,7 +143,8 @@ def test_a_stop_is_not_followed_by_a_cleanup(care: Aftercare, rig: Rig, commands
     aged(rig.engine, "old", 40)
     care.ended(State.STOPPED, "stopped by anna")
     assert care.wait(PATIENCE)
-    assert (trashed(rig.engine), commands.told) == ([], [])
+    assert trashed(rig.engine) == []
+    assert [told["FORGE_MESSAGE"] for told in commands.told] == ["stopped by anna"]
 
 
 def test_what_was_long_in_the_trash_is_deleted_and_said(care: Aftercare, rig: Rig) -> None:
@@ -242,7 +243,7 @@ def test_failed(rig: Rig, phase: Counting, commands: Commands) -> None:
     assert (told["FORGE_STATE"], told["FORGE_MESSAGE"]) == ("failed", "out of memory\\x1b[2J")
 
 
-def test_a_stop_and_a_pause_that_a_person_asked_for_tell_nobody(
+def test_a_stop_that_somebody_asked_for_tells_once_and_a_pause_nobody(
     rig: Rig, phase: Counting, commands: Commands
 ) -> None:
     def during(ctx: Any, step: int) -> None:
@@ -254,7 +255,9 @@ def test_a_stop_and_a_pause_that_a_person_asked_for_tell_nobody(
 
     phase.during, phase.steps = during, 10_000
     assert hosted(rig.engine, rig.session_id).outcome is State.STOPPED
-    assert commands.told == []
+    assert [(told["FORGE_STATE"], told["FORGE_MESSAGE"]) for told in commands.told] == [
+        ("stopped", "stopped")
+    ]
 
 
 def test_a_run_that_pauses_by_itself_tells_once(
