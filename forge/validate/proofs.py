@@ -71,7 +71,7 @@ PROOFS: tuple[Proof, ...] = (
     Proof(
         "memory",
         "the preset stays inside its GPU memory budget, the CUDA context counted",
-        "without the small budget it takes more",
+        "planted past the cap, memory is seen to break the small budget",
         seconds=180,
         quick_seconds=120,
     ),
