@@ -11,8 +11,14 @@ import sys
 from forge.config import load_settings
 from forge.errors import ConfigError
 from forge.home import Home
+from forge.registry import State
 from forge.streams import inside
 from forge.text import alert
+
+
+def is_news(outcome: State, *, asked_here: bool) -> bool:
+    """Whether the person at this terminal has not just ended the run themselves."""
+    return not (outcome is State.STOPPED and asked_here)
 
 
 def ring(home: Home, text: str) -> None:

@@ -100,11 +100,10 @@ def _detach(engine: Engine, session_id: str, *, json: bool) -> int:
 
 
 def _follow(engine: Engine, session_id: str, how: How, signals: Signals) -> int:
-    from forge.cli.alarm import ring
+    from forge.cli.alarm import is_news, ring
     from forge.cli.display import Display, renderer
     from forge.cli.watch import Watch
     from forge.engine import HostedRun, attend
-    from forge.registry import State
 
     watch = Watch(engine.registry, engine.home, session_id, since=time.time())
     run = engine.start(session_id, how.where)
@@ -120,7 +119,7 @@ def _follow(engine: Engine, session_id: str, how: How, signals: Signals) -> int:
         engine.shutdown()
         os._exit(code)
     _remark(engine, run, outcome, signals)
-    if outcome is not State.STOPPED and 2 not in signals.redirected:
+    if is_news(outcome, asked_here=signals.stop is not None) and 2 not in signals.redirected:
         call(f"{run.session.name} {outcome}")
     if 1 not in signals.redirected:
         _answer(engine, session_id, json=how.json)

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from forge.cli.alarm import ring
+from forge.cli.alarm import is_news, ring
 from forge.config import change_settings
 from forge.home import Home
+from forge.registry import State
 from forge.streams import Harmless
 
 
@@ -56,3 +57,9 @@ def test_a_terminal_that_is_gone_is_no_error(home: Home, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(sys, "stderr", Gone())
     ring(home, "x")
+
+
+def test_a_stop_is_news_where_nobody_at_this_terminal_asked_for_it() -> None:
+    assert is_news(State.STOPPED, asked_here=False)
+    assert not is_news(State.STOPPED, asked_here=True)
+    assert all(is_news(state, asked_here=True) for state in (State.COMPLETED, State.FAILED))
