@@ -27,7 +27,7 @@ from forge.validate.pairs import compare
 
 LENGTH = 1024
 BATCH = 96
-"""Smaller ones wait for their launches: at 32 the device is idle 40 % of a step."""
+"""Smaller ones wait for their launches."""
 ONE_LOOP = ["model.recursion=null", f"data.seq_len={LENGTH}", "model.document_end=null"]
 MAG_BUDGET = 2.0
 """Plain tokens per second are at most so many times those of the memory blocks."""
