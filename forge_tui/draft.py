@@ -14,8 +14,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from forge.config import (
+    BRANCHES,
     PHASE_NAMES,
     SEARCHED_PHASES,
+    CognateConfig,
     ModelConfig,
     PipelineConfig,
     contradictions,
@@ -160,10 +162,13 @@ def estimate(config: PipelineConfig) -> Estimate:
     batch = max(phase.micro_batch for phase in phases) * config.data.seq_len
     activations = batch * 4 * _activations(m)
     kept = config.runtime.keep_checkpoints + 1  # and the best
-    copies = [kept * _models(phase) * (3 + _filter_copies(phase)) + 1 for phase in phases]
+    copies = [
+        kept * (_models(phase) * (3 + _filter_copies(phase)) + _finished(phase)) + 1 + _finished(phase)
+        for phase in phases
+    ]
     disk = parameters * 4 * sum(copies)
-    tokens = sum(phase.steps * phase.batch_size for phase in phases) * config.data.seq_len
-    steps = sum(getattr(config, name).steps for name in config.phases)
+    tokens = sum(phase.total_steps * phase.batch_size for phase in phases) * config.data.seq_len
+    steps = sum(getattr(config, name).total_steps for name in config.phases)
     return Estimate(parameters, steps, tokens, TORCH_BYTES + state + activations, disk)
 
 
@@ -184,10 +189,23 @@ def _models(phase: Any) -> int:
     return 2 if getattr(phase, "control", False) else 1
 
 
+def _finished(phase: Any) -> int:
+    """How many models lie beside the one that a phase ends with, in its last checkpoints and for good."""
+    return len(BRANCHES) if isinstance(phase, CognateConfig) else 0
+
+
 def _filter_copies(phase: Any) -> float:
     if phase.grokfast is None:
         return 0.0
     return 1.0 if phase.grokfast.kind == "ema" else float(phase.grokfast.window)
+
+
+def _knobs(phase: Any) -> object:
+    """What makes the steps of a phase cost different things."""
+    if not isinstance(phase, CognateConfig):
+        return None
+    branches = [phase.branch(name) for name in BRANCHES]
+    return [(b.steps / phase.total_steps, b.cycles, b.supervision, b.memory_chunk) for b in branches]
 
 
 def comparable(a: PipelineConfig, b: PipelineConfig) -> bool:
@@ -195,7 +213,7 @@ def comparable(a: PipelineConfig, b: PipelineConfig) -> bool:
 
     def shape(config: PipelineConfig) -> object:
         phases = [
-            (name, p.batch_size, p.micro_batch, p.optimizer, p.grokfast, _models(p))
+            (name, p.batch_size, p.micro_batch, p.optimizer, p.grokfast, _models(p), _knobs(p))
             for name in trained(config)
             for p in [getattr(config, name)]
         ]

@@ -11,11 +11,15 @@ from forge.config.io import (
     read_frozen,
 )
 from forge.config.models import (
+    BRANCHES,
     DEFAULT_PHASES,
     PARENTS,
     PHASE_NAMES,
     SEARCHED_PHASES,
+    STARTERS,
     Branch,
+    BranchConfig,
+    CognateConfig,
     DataConfig,
     EvoMergeConfig,
     ForgeTrainingConfig,
@@ -40,11 +44,15 @@ from forge.config.settings import (
 )
 
 __all__ = [
+    "BRANCHES",
     "DEFAULT_PHASES",
     "PARENTS",
     "PHASE_NAMES",
     "SEARCHED_PHASES",
+    "STARTERS",
     "Branch",
+    "BranchConfig",
+    "CognateConfig",
     "DataConfig",
     "EvoMergeConfig",
     "ForgeTrainingConfig",

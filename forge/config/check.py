@@ -6,11 +6,14 @@ Each problem names the place (`forging.lambda_ramp_steps`) so that a person can 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import get_args
 
 from forge.config.corpus import corpus_form_problem
 from forge.config.models import (
+    BRANCHES,
     PHASE_NAMES,
+    STARTERS,
     Branch,
     DataConfig,
     ForgeTrainingConfig,
@@ -27,8 +30,10 @@ def contradictions(config: PipelineConfig) -> list[Problem]:
     return [
         *_model_problems(config),
         *_mix_problems(config.data),
-        *_cognate_problems(config),
+        *_architecture_problems(config),
         *_training_problems("pretrain", config.pretrain, config),
+        *_training_problems("cognate", config.cognate, config),
+        *_cognate_problems(config),
         *_training_problems("forging", config.forging, config),
         *_evomerge_problems(config),
         *_forging_problems(config.forging),
@@ -105,7 +110,7 @@ def _mix_problems(data: DataConfig) -> Iterator[Problem]:
             yield "data.mix", f"{other} and {corpus} are one task; ask for the same number of items in both"
 
 
-def _cognate_problems(config: PipelineConfig) -> Iterator[Problem]:
+def _architecture_problems(config: PipelineConfig) -> Iterator[Problem]:
     m = config.model
     if m.document_end is not None and m.document_end >= m.vocab_size:
         yield "model.document_end", f"token {m.document_end} is outside a vocabulary of {m.vocab_size}"
@@ -149,6 +154,33 @@ def _training_problems(place: str, training: TrainingConfig, config: PipelineCon
             )
 
 
+def _cognate_problems(config: PipelineConfig) -> Iterator[Problem]:
+    """Of the branches; only where the phase runs, because its defaults need a model with everything."""
+    if "cognate" not in config.phases:
+        return
+    m, cognate = config.model, config.cognate
+    if m.memory is None:
+        yield "model.memory", "the memory branch of cognate needs one; set it, or run pretrain"
+    if m.recursion is None or m.recursion.halting is None:
+        yield "model.recursion", "the branches of cognate need one with halting; set it, or run pretrain"
+    for name in BRANCHES:
+        branch, place = cognate.branch(name), f"cognate.{name}"
+        if branch.warmup_steps >= branch.steps:
+            yield (
+                f"{place}.warmup_steps",
+                f"{branch.warmup_steps} warm-up steps leave nothing of {branch.steps}",
+            )
+        if branch.memory_chunk is not None and branch.memory_chunk >= config.data.seq_len:
+            yield (
+                f"{place}.memory_chunk",
+                f"{branch.memory_chunk} tokens are a whole sequence of {config.data.seq_len}",
+            )
+        if branch.supervision == 1:
+            yield f"{place}.supervision", "with one supervision step there is nothing to stop early"
+        if branch.halting_prior is not None and m.recursion and m.recursion.halting == "correctness":
+            yield f"{place}.halting_prior", "only model.recursion.halting: ponder has a prior; set it to null"
+
+
 def _evomerge_problems(config: PipelineConfig) -> Iterator[Problem]:
     evolution = config.evomerge
     if "evomerge" not in config.phases:
@@ -186,5 +218,9 @@ def _phase_problems(config: PipelineConfig) -> Iterator[Problem]:
     order = [PHASE_NAMES.index(name) for name in config.phases]
     if order != sorted(set(order)):
         yield "phases", f"phases run once each, in the order {', '.join(PHASE_NAMES)}"
-    if config.phases and config.phases[0] != PHASE_NAMES[0]:
-        yield "phases", f"{config.phases[0]} needs a model: start with {PHASE_NAMES[0]}"
+    if config.phases and config.phases[0] not in STARTERS:
+        yield "phases", f"{config.phases[0]} needs a model: start with {' or '.join(STARTERS)}"
+    if set(STARTERS) <= set(config.phases):
+        yield "phases", f"{' and '.join(STARTERS)} each begin from nothing; leave one of them out"
+    if ("cognate", "forging") in pairwise(config.phases):
+        yield "phases", "cognate hands on three models and forging takes one; put evomerge between them"

@@ -10,8 +10,10 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-PHASE_NAMES: tuple[str, ...] = ("pretrain", "evomerge", "forging")
+PHASE_NAMES: tuple[str, ...] = ("pretrain", "cognate", "evomerge", "forging")
 """The phases that exist, in pipeline order."""
+STARTERS: tuple[str, ...] = ("pretrain", "cognate")
+"""Phases that need no model before them; a pipeline has one of them, and it is the first."""
 SEARCHED_PHASES = frozenset({"evomerge"})
 """Those that search and do not train: how many steps they take follows from their other settings."""
 DEFAULT_PHASES: tuple[str, ...] = ("pretrain", "forging")
@@ -122,10 +124,16 @@ class Share(Settings):
 
 
 Branch = Literal["base", "reasoning", "memory", "speed"]
+BRANCHES: tuple[Branch, ...] = ("reasoning", "memory", "speed")
+"""The three that the Cognate phase makes of one base, in their order."""
 
 
 class MixConfig(Settings):
-    """What each branch of the Cognate phase is trained on; all other training follows `base`."""
+    """What each branch of the Cognate phase is trained on; all other training follows `base`.
+
+    Reasoning and memory are measured on the questions (`gym:`, `task:`) of their mixes, or on all of it where
+    there are none; speed on all of its mix, after one supervision step.
+    """
 
     base: tuple[Share, ...] = ()
     """The shared base; empty takes `data.corpus` alone."""
@@ -240,6 +248,86 @@ class TrainingConfig(Settings):
     rollback_lr_factor: float = Field(0.5, gt=0, lt=1)
     """What every learning rate of the phase is multiplied with each time."""
 
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole phase."""
+        return self.steps
+
+
+class BranchConfig(Settings):
+    """What one branch of the Cognate phase does otherwise than the base; its corpora are in `data.mix`.
+
+    Nothing here changes the shape of a weight, so the branches can be merged. That is why the memory branch
+    has a finer memory and not a larger one.
+    """
+
+    steps: int = Field(100, ge=1)
+    """Optimiser steps from the base on."""
+    warmup_steps: int = Field(10, ge=0)
+    """Steps of linear warm-up: the optimisers begin anew."""
+    lr_ratio: float = Field(0.5, gt=0)
+    """Peak learning rates as a share of the base's; the further the branches go, the less can be merged."""
+    cycles: int | None = Field(None, ge=1)
+    """Recursions in one supervision step; null as `model.recursion`, and so for the next three."""
+    supervision: int | None = Field(None, ge=1)
+    """Supervision steps."""
+    halting_prior: float | None = Field(None, gt=0, lt=1)
+    """`ponder`: chance to stop at each step that the prior expects; higher stops earlier."""
+    halting_weight: float | None = Field(None, ge=0)
+    """Share of the halting loss."""
+    memory_chunk: int | None = Field(None, ge=1)
+    """Tokens whose surprise is measured against the same memory; fewer are finer. Null as `model.memory`."""
+
+    def of(self, model: ModelConfig) -> ModelConfig:
+        """The shape of the base with the knobs of this branch; both hold the same weights."""
+        knobs = self.model_dump(include={"cycles", "supervision", "halting_prior", "halting_weight"})
+        set_ = {name: value for name, value in knobs.items() if value is not None}
+        memory, recursion = model.memory, model.recursion
+        if memory is not None and self.memory_chunk is not None:
+            memory = memory.model_copy(update={"chunk": self.memory_chunk})
+        if recursion is not None and set_:
+            recursion = recursion.model_copy(update=set_)
+        return model.model_copy(update={"memory": memory, "recursion": recursion})
+
+
+class CognateConfig(TrainingConfig):
+    """A base, and three branches that continue from it (the Cognate phase). `steps` are the base's."""
+
+    grokfast: GrokfastConfig | None = GrokfastConfig(lamb=0.5)
+    """Gradient filter; null trains without."""
+    optimizer: Literal["adamw", "muon"] = "muon"
+    """`muon`: Muon on hidden matrices and AdamW on the rest; `adamw`: AdamW on everything."""
+    reasoning: BranchConfig = BranchConfig(cycles=2)
+    """Deeper recursion."""
+    memory: BranchConfig = BranchConfig()
+    """More to remember."""
+    speed: BranchConfig = BranchConfig(halting_prior=0.8)
+    """Early halting."""
+
+    def branch(self, name: Branch) -> BranchConfig:
+        """The settings of one branch; those of the base change nothing."""
+        branches = {"reasoning": self.reasoning, "memory": self.memory, "speed": self.speed}
+        return branches.get(name) or BranchConfig(
+            steps=self.steps, warmup_steps=self.warmup_steps, lr_ratio=1.0
+        )
+
+    def training(self, name: Branch) -> TrainingConfig:
+        """How the base or a branch trains."""
+        own = self.branch(name)
+        return self.model_copy(
+            update={
+                "steps": own.steps,
+                "warmup_steps": own.warmup_steps,
+                "learning_rate": own.lr_ratio * self.learning_rate,
+                "muon_learning_rate": own.lr_ratio * self.muon_learning_rate,
+            }
+        )
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the base and the three branches."""
+        return self.steps + sum(self.branch(name).steps for name in BRANCHES)
+
 
 class ForgeTrainingConfig(TrainingConfig):
     """Quantisation-aware training through a straight-through estimator (the Forging phase)."""
@@ -295,7 +383,7 @@ class EvoMergeConfig(Settings):
     """Candidates measured at the same time, where they are not measured here."""
 
     @property
-    def steps(self) -> int:
+    def total_steps(self) -> int:
         """Candidates to measure in all: what the progress of the phase counts."""
         return sum(self.batches)
 
@@ -344,7 +432,7 @@ class PipelineConfig(Settings):
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of every generator of the session."""
     phases: tuple[str, ...] = DEFAULT_PHASES
-    """Phases to run, in pipeline order."""
+    """Phases to run, in pipeline order; the first is `pretrain` or `cognate`."""
     model: ModelConfig = ModelConfig()
     """Shape of the model."""
     data: DataConfig = DataConfig()
@@ -353,6 +441,8 @@ class PipelineConfig(Settings):
     """Device, memory and checkpoints."""
     pretrain: TrainingConfig = TrainingConfig()
     """Full-precision training from scratch."""
+    cognate: CognateConfig = CognateConfig()
+    """A base and three branches of it, from scratch."""
     evomerge: EvoMergeConfig = EvoMergeConfig()
     """Evolution of one model from three."""
     forging: ForgeTrainingConfig = ForgeTrainingConfig()

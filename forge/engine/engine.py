@@ -88,7 +88,7 @@ class Engine:
             raise RegistryError(
                 f"no session can be made: {self.registry.notice or 'the registry is read-only.'}"
             )
-        plan = [(phase, getattr(config, phase).steps) for phase in config.phases]
+        plan = [(phase, getattr(config, phase).total_steps) for phase in config.phases]
         label, now = name or names.random_name(), time.time()
         try:
             # Under its name only with its marker: a folder without one could never be told from a stranger's.

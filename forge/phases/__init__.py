@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping
 
 from forge.config import PipelineConfig
 from forge.contract import Phase
+from forge.phases.cognate import Cognate
 from forge.phases.evomerge import EvoMerge
 from forge.phases.forging import Forging
 from forge.phases.pretrain import Pretraining
 
 PIPELINE: Mapping[str, Callable[[PipelineConfig], Phase]] = {
     Pretraining.name: Pretraining,
+    Cognate.name: Cognate,
     EvoMerge.name: EvoMerge,
     Forging.name: Forging,
 }
 """Name to phase, in the order of `forge.config.PHASE_NAMES`."""
 
-__all__ = ["PIPELINE", "EvoMerge", "Forging", "Pretraining"]
+__all__ = ["PIPELINE", "Cognate", "EvoMerge", "Forging", "Pretraining"]

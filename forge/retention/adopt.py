@@ -29,7 +29,7 @@ def adopt(registry: Registry, home: Home, paths: SessionPaths, now: float) -> st
     if now - paths.config.lstat().st_mtime < SETTLED_SECONDS:
         return None
     config = read_frozen(paths.config)
-    phases = [(phase, getattr(config, phase).steps) for phase in config.phases]
+    phases = [(phase, getattr(config, phase).total_steps) for phase in config.phases]
     session_id, size = paths.root.name, folders.measure(paths.root).bytes
     made = min(ULID.from_str(session_id).timestamp, now)
     ran = folders.has_checkpoint(paths.root)

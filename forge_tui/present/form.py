@@ -19,7 +19,7 @@ def costs(
     if config is None:
         return [safe("fix what is marked, then its cost stands here", width, "label")]
     e = estimate(config)
-    per_phase = " + ".join(units.steps(getattr(config, phase).steps) for phase in config.phases)
+    per_phase = " + ".join(units.steps(getattr(config, phase).total_steps) for phase in config.phases)
     shape = f"d {config.model.d_model} · {config.model.n_layers} layers"
     rows = [
         ("parameters", units.count(e.parameters), shape),

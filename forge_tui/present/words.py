@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from forge.registry.lifecycle import State
 
-PHASE_TITLES = {"pretrain": "Pre-training", "evomerge": "EvoMerge", "forging": "Forging"}
+PHASE_TITLES = {
+    "pretrain": "Pre-training",
+    "cognate": "Cognate",
+    "evomerge": "EvoMerge",
+    "forging": "Forging",
+}
 
 SIGNS = {
     State.CREATED: "○",

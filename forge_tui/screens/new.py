@@ -33,7 +33,7 @@ FIRST_PRESET = "tiny"
 TRAINED = tuple(name for name in PHASE_NAMES if name not in SEARCHED_PHASES)
 FIELDS = ("preset", "name", "corpus", "seed", *TRAINED, "vram", "host")
 HOSTS = ("thread", "process")
-LABELS = {"vram": "GPU memory, GB", "host": "runs in a"}
+LABELS = {"cognate": "base steps", "vram": "GPU memory, GB", "host": "runs in a"}
 HINTS = {"name": "chosen by Forge when empty", "vram": "no limit when empty"}
 
 
@@ -70,7 +70,7 @@ class NewSessionScreen(MainScreen):
         yield KeyBar()
 
     def _field(self, name: str, widget: Input | Choice) -> ComposeResult:
-        with Horizontal(classes="field"):
+        with Horizontal(id=f"{name}-field", classes="field"):
             yield TextPane(id=f"{name}-label", classes="label")
             yield widget
         yield TextPane(id=f"{name}-reason", classes="reason")
@@ -91,7 +91,8 @@ class NewSessionScreen(MainScreen):
 
     def _texts(self) -> dict[str, str]:
         now = self._draft
-        return {"name": now.name, "corpus": now.corpus, "seed": now.seed, **now.steps, "vram": now.vram}
+        steps = {name: now.steps.get(name, "") for name in TRAINED}
+        return {"name": now.name, "corpus": now.corpus, "seed": now.seed, **steps, "vram": now.vram}
 
     @on(Choice.Changed)
     def _chosen(self, message: Choice.Changed) -> None:
@@ -117,7 +118,8 @@ class NewSessionScreen(MainScreen):
         before = self._draft
         change: dict[str, Any] = {name: text}
         if name in TRAINED:
-            change = {"steps": {**before.steps, name: text}}
+            # What is emptied because the new preset has no such phase was not typed.
+            change = {"steps": {**before.steps, name: text}} if name in before.steps else {}
         self._draft = replace(before, **change)
         if self._draft != before:
             self._check()
@@ -141,6 +143,9 @@ class NewSessionScreen(MainScreen):
     def _draw(self) -> None:
         self._show("title", [compose((" new session", "key"), (" · ", "faint"), (self._where(), "label"))])
         for name in FIELDS:
+            if name in TRAINED:
+                self.query_one(f"#{name}-field").display = name in self._draft.steps
+                self.query_one(f"#{name}-reason").display = name in self._draft.steps
             self._show(f"{name}-label", [safe(_label(name), style="label")])
             reason = self._checked.problems.get(name)
             if name == "corpus" and reason is None:

@@ -55,5 +55,5 @@ def _seconds(runs: Sequence[PhaseRunRow], config: PipelineConfig) -> float | Non
         seconds = (run.report or {}).get("seconds") if run is not None else None
         if run is None or not run.total_steps or not isinstance(seconds, (int, float)):
             return None
-        total += seconds / run.total_steps * getattr(config, phase).steps
+        total += seconds / run.total_steps * getattr(config, phase).total_steps
     return total

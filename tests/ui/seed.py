@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 
 from forge.config import PipelineConfig, dump_yaml
-from forge.config.models import DataConfig, ForgeTrainingConfig, ModelConfig, RuntimeConfig, TrainingConfig
+from forge.config.models import (
+    DataConfig,
+    ForgeTrainingConfig,
+    MemoryConfig,
+    ModelConfig,
+    RecursionConfig,
+    RuntimeConfig,
+    TrainingConfig,
+)
 from forge.home import Home
 from forge.registry import LIVE, Heartbeat, MetricsWriter, Registry, State, edits
 from forge.registry.commands import drop_lease, request_command, take_lease
@@ -45,6 +53,16 @@ def _preset(name: str, d_model: int, steps: tuple[int, int], vram: float | None)
 TINY = _preset("tiny", 128, (500, 200), None)
 PRESETS = {"25m": _preset("25m", 512, (4000, 1500), 6.0), "tiny": TINY}
 """What the form offers in tests, so that tuning a preset changes no picture."""
+BRANCHED = TINY.model_copy(
+    update={
+        "name": "branched",
+        "phases": ("cognate",),
+        "model": TINY.model.model_copy(
+            update={"memory": MemoryConfig(chunk=32), "recursion": RecursionConfig(halting="ponder")}
+        ),
+    }
+)
+"""A preset with other phases."""
 
 
 @dataclass

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forge.config import MemoryConfig, RecursionConfig, contradictions
+from forge.config import BRANCHES, MemoryConfig, PipelineConfig, RecursionConfig, contradictions
 from forge.config.check import parameter_count
 from forge.home import Home
 from forge_tui import draft
 from forge_tui.services import estimates
-from tests.ui.seed import PRESETS, TINY
+from tests.ui.seed import BRANCHED, PRESETS, TINY
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -109,6 +109,34 @@ def test_memory_and_recursion_cost_activations() -> None:
     once, twice = (RecursionConfig(latent_steps=1, supervision=n) for n in (1, 2))
     assert estimated() < estimated(memory=MemoryConfig(chunk=32)) < estimated(recursion=once)
     assert estimated(recursion=once) < estimated(recursion=twice)
+
+
+def test_cognate_costs_its_branches_too() -> None:
+    config = BRANCHED
+    cognate = config.cognate
+    e = draft.estimate(config)
+    assert e.steps == cognate.steps + sum(cognate.branch(name).steps for name in BRANCHES)
+    assert e.tokens == e.steps * cognate.batch_size * config.data.seq_len
+    plain = config.model_copy(update={"phases": ("pretrain",)})
+    # Three more models for good, and in each of the checkpoints with the best one.
+    kept = config.runtime.keep_checkpoints + 1
+    filtered = kept if cognate.grokfast else 0
+    more = e.disk_bytes - draft.estimate(plain).disk_bytes
+    assert more == pytest.approx((3 + 3 * kept + filtered) * 4 * e.parameters)
+
+
+def test_branches_that_go_deeper_do_not_compare() -> None:
+    config = BRANCHED
+
+    def changed(**changes: object) -> PipelineConfig:
+        reasoning = config.cognate.reasoning.model_copy(update=changes)
+        return config.model_copy(
+            update={"cognate": config.cognate.model_copy(update={"reasoning": reasoning})}
+        )
+
+    assert draft.comparable(config, changed(lr_ratio=0.1))
+    assert not draft.comparable(config, changed(cycles=5))
+    assert not draft.comparable(config, changed(steps=1000))
 
 
 def test_only_the_same_shape_compares() -> None:

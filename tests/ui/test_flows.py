@@ -9,7 +9,7 @@ import pytest
 from textual import events
 from textual.widgets import Input
 
-from forge.config import PipelineConfig
+from forge.config import PHASE_NAMES, PipelineConfig
 from forge.errors import ForgeError
 from forge.home import Home
 from forge.registry import Registry, State, edits
@@ -26,7 +26,7 @@ from forge_tui.screens.sessions import SessionsScreen
 from forge_tui.widgets.pane import Pane
 from forge_tui.widgets.textpane import TextPane
 from tests.ui.homes import ulid
-from tests.ui.seed import EVENTS, FIRST, NOW, TINY, FakeEngine, Plan, seed
+from tests.ui.seed import BRANCHED, EVENTS, FIRST, NOW, PRESETS, TINY, FakeEngine, Plan, seed
 from tests.ui.stage import (
     LARGE,
     SMALL,
@@ -367,6 +367,34 @@ async def test_a_preset_fills_the_form_and_keeps_name_and_corpus(seeded: Seeded)
         await press(pilot, "right")
         assert screen.query_one("#pretrain", Input).value == "500"
         assert screen.query_one("#vram", Input).value == ""
+
+
+async def test_only_the_phases_of_a_preset_have_fields(
+    seeded: Seeded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRESETS, "branched", BRANCHED)
+    app = stage(seeded("empty"))
+
+    def fields() -> list[str]:
+        return [name for name in PHASE_NAMES if app.screen.query_one(f"#{name}", Input).region.height]
+
+    async with playing(app) as pilot:
+        await press(pilot, "n")
+        assert fields() == ["pretrain", "forging"]
+        await press(pilot, "right")
+        assert fields() == ["cognate"]
+        assert app.screen.query_one("#cognate", Input).value == str(BRANCHED.cognate.steps)
+        assert "base steps" in shown(app)
+        await press(pilot, "tab", "tab", "tab", "tab", "ctrl+u", "=77")
+        screen = app.screen
+        assert isinstance(screen, NewSessionScreen)
+        config = screen._config
+        assert config is not None
+        assert (config.phases, config.cognate.steps) == (("cognate",), 77)
+        assert config.cognate.reasoning == BRANCHED.cognate.reasoning
+        await press(pilot, "shift+tab", "shift+tab", "shift+tab", "shift+tab", "left")
+        assert fields() == ["pretrain", "forging"]
+        assert screen._config == TINY
 
 
 async def test_an_answer_to_an_older_question_is_dropped(seeded: Seeded) -> None:

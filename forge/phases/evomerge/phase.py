@@ -39,7 +39,7 @@ class EvoMerge:
 
     def total_steps(self, inputs: Sequence[LoadedModel]) -> int:
         """See `Phase.total_steps`; a step is a candidate that is measured."""
-        return self._evolution.steps
+        return self._evolution.total_steps
 
     def run(self, ctx: PhaseContext, inputs: Sequence[LoadedModel]) -> PhaseResult:
         """Search, and measure what was found beside its controls."""
@@ -65,7 +65,7 @@ class EvoMerge:
         self, ctx: PhaseContext, executor: Executor[Question, Measures], evolution: Evolution
     ) -> None:
         ledger = Ledger(ctx, executor)
-        for step in ctx.steps(self._evolution.steps, evolution):
+        for step in ctx.steps(self._evolution.total_steps, evolution):
             found = ledger.measured(evolution.batch, evolution.due)
             ended = evolution.take(found)
             done = step + 1

@@ -39,7 +39,10 @@ def problems(text: str, *overrides: str) -> list[str]:
 
 # --- presets --------------------------------------------------------------------------------------------
 
-PROMISED = {"tiny": (0.9e6, 1.15e6), "25m": (22.5e6, 27.5e6), "25m-plain": (24.65e6, 24.75e6)}
+PROMISED = {
+    "tiny": (0.9e6, 1.15e6), "cognate-tiny": (0.75e6, 0.95e6), "25m": (22.5e6, 27.5e6),
+    "25m-plain": (24.65e6, 24.75e6),
+}  # fmt: skip
 
 
 def test_the_presets_are_those_that_are_promised() -> None:
@@ -56,7 +59,7 @@ def test_a_preset_loads_is_named_after_its_file_and_has_the_size_that_its_commen
     assert parameter_count(config) == counted
     least, most = PROMISED[name]
     assert least < counted < most
-    assert config.phases == DEFAULT_PHASES
+    assert config.phases == (("cognate",) if name == "cognate-tiny" else DEFAULT_PHASES)
 
 
 def test_plain_is_a_plain_decoder_and_its_sibling_is_cognate() -> None:
@@ -92,7 +95,7 @@ def test_unknown_keys_are_refused_all_at_once_with_their_place() -> None:
         ("pretrain: {learning_rate: .inf}", "pretrain.learning_rate", "finite number"),
         ("pretrain: {steps: 1.5}", "pretrain.steps", "valid integer"),
         ("pretrain: 5", "pretrain", "(got 5)"),
-        ("phases: [pretrain, forge]", "phases", "phases are pretrain, evomerge, forging; got forge"),
+        ("phases: [pretrain, forge]", "phases", "phases are pretrain, cognate, evomerge, forging; got forge"),
         ("phases: []", "phases", "got none"),
         ("1: 2", "1", "string"),
         ("model: {d_model: 2020-01-01}", "model.d_model", "valid integer"),
@@ -175,7 +178,7 @@ def test_an_alias_that_shares_a_group_is_no_link_between_the_two() -> None:
 
 def test_a_source_that_is_neither_preset_nor_file_names_the_presets(tmp_path: Path) -> None:
     for source in ("tinny", str(tmp_path), str(tmp_path / "none.yaml")):
-        with pytest.raises(NotFoundError, match="presets are 25m, 25m-plain, tiny"):
+        with pytest.raises(NotFoundError, match="presets are 25m, 25m-plain, cognate-tiny, tiny"):
             load_config(source)
 
 
@@ -202,6 +205,9 @@ def test_a_frozen_configuration_that_is_gone_is_said_so(tmp_path: Path) -> None:
 
 # --- contradictions -------------------------------------------------------------------------------------
 
+WITH_MEMORY = "model.memory={chunk: 32}"
+WITH_HALTING = "model.recursion={supervision: 2, halting: ponder}"
+COGNATE = ("phases=[cognate]", WITH_MEMORY, WITH_HALTING)
 CONTRADICTIONS = [
     (["model.n_heads=3"], "model.n_heads: d_model 128 is not divisible by n_heads 3"),
     (["model.n_heads=128"], "model.n_heads: head size 1 is odd; rotary positions need an even one"),
@@ -237,7 +243,6 @@ CONTRADICTIONS = [
         ["model.recursion={supervision: 1, halting: ponder}"],
         "model.recursion.halting: with supervision: 1 there is nothing to stop early; set it to null",
     ),
-    (["phases=[forging]"], "phases: forging needs a model: start with pretrain"),
     (
         ["phases=[pretrain, evomerge]", "evomerge.groups=9"],
         "evomerge.groups: 9 groups of the 4 layers there are",
@@ -251,9 +256,50 @@ CONTRADICTIONS = [
         "evomerge.executor: a budget of GPU memory holds for one process; take inprocess, or set "
         "runtime.vram_budget_gb to null",
     ),
+    (["phases=[forging]"], "phases: forging needs a model: start with pretrain or cognate"),
     (
         ["phases=[pretrain, pretrain]"],
-        "phases: phases run once each, in the order pretrain, evomerge, forging",
+        "phases: phases run once each, in the order pretrain, cognate, evomerge, forging",
+    ),
+    (
+        ["phases=[cognate]", WITH_MEMORY],
+        "model.recursion: the branches of cognate need one with halting; set it, or run pretrain",
+    ),
+    (
+        ["phases=[cognate]", WITH_MEMORY, "model.recursion={supervision: 2}"],
+        "model.recursion: the branches of cognate need one with halting; set it, or run pretrain",
+    ),
+    (
+        ["phases=[cognate]", WITH_HALTING],
+        "model.memory: the memory branch of cognate needs one; set it, or run pretrain",
+    ),
+    (
+        [*COGNATE, "cognate.memory.warmup_steps=100"],
+        "cognate.memory.warmup_steps: 100 warm-up steps leave nothing of 100",
+    ),
+    (
+        [*COGNATE, "cognate.memory.memory_chunk=128"],
+        "cognate.memory.memory_chunk: 128 tokens are a whole sequence of 128",
+    ),
+    (
+        [*COGNATE, "cognate.speed.supervision=1"],
+        "cognate.speed.supervision: with one supervision step there is nothing to stop early",
+    ),
+    (
+        [*COGNATE, "model.recursion.halting=correctness"],
+        "cognate.speed.halting_prior: only model.recursion.halting: ponder has a prior; set it to null",
+    ),
+    (
+        [*COGNATE, "cognate.micro_batch=3"],
+        "cognate.micro_batch: 3 does not divide batch_size 16",
+    ),
+    (
+        [*COGNATE, "phases=[cognate, forging]"],
+        "phases: cognate hands on three models and forging takes one; put evomerge between them",
+    ),
+    (
+        [*COGNATE, "phases=[pretrain, cognate]"],
+        "phases: pretrain and cognate each begin from nothing; leave one of them out",
     ),
 ]  # fmt: skip
 
@@ -405,7 +451,7 @@ def test_every_field_of_the_schema_is_documented() -> None:
         if not field.get("description")
     ]
     assert undocumented == []
-    assert len(groups) == 12
+    assert len(groups) == 14
     assert all(body["additionalProperties"] is False for body in groups.values())
 
 

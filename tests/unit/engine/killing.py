@@ -68,7 +68,7 @@ class Outcome:
     """All that a session is for, bit by bit."""
 
     weights: dict[str, str]
-    """Phase and tensor name to the SHA-256 of its bytes."""
+    """Phase, model and tensor name to the SHA-256 of its bytes."""
     log: dict[str, list[tuple[int, bytes]]]
     """Phase and series to every step with the bytes of its value."""
     figures: dict[str, Any]
@@ -83,7 +83,8 @@ def outcome(engine: Engine, session: str) -> Outcome:
     for model in engine.registry.fetch(queries.models(session, 10)):
         for name, tensor in load_file(paths.root / model.path / "model.safetensors").items():
             digest = hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
-            weights[f"{model.phase} {name} {tuple(tensor.shape)} {tensor.dtype}"] = digest
+            place = f"{model.phase} {model.name.replace(' ', '-')} {name}"
+            weights[f"{place} {tuple(tensor.shape)} {tensor.dtype}"] = digest
     for run in engine.registry.fetch(queries.phase_runs(session)):
         assert run.report is not None
         figures[run.phase] = {

@@ -19,7 +19,7 @@ def test_the_pipeline_is_the_configured_order(pico: PipelineConfig) -> None:
     for name, make in PIPELINE.items():
         phase = make(pico)
         assert phase.name == name
-        assert phase.total_steps(()) == getattr(pico, name).steps
+        assert phase.total_steps(()) == getattr(pico, name).total_steps
 
 
 def test_it_learns_and_reports_what_it_logged(pico: PipelineConfig, cache: Path) -> None:

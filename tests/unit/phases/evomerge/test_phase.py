@@ -53,7 +53,7 @@ def test_what_is_handed_on_is_what_was_measured(evolved: Evolved, family: Family
 def test_every_candidate_is_kept_with_its_genome_and_lineage(evolved: Evolved, family: Family) -> None:
     result, ctx = evolved
     everyone = ctx.population.known()
-    assert len(everyone) == family.config.evomerge.steps == result.report["candidates"]
+    assert len(everyone) == family.config.evomerge.total_steps == result.report["candidates"]
     assert all(one.fitness is not None and 0 < one.fitness < 1 and one.recipe for one in everyone.values())
     assert result.models[0].card["candidate"] in everyone
     for one in everyone.values():
@@ -99,7 +99,7 @@ def test_other_conditions_are_measured_anew(evolved: Evolved, family: Family) ->
     ctx.population = before.population
     known = set(before.population.known())
     EvoMerge(config).run(ctx, family.models)
-    assert len(set(ctx.population.known()) - known) == config.evomerge.steps
+    assert len(set(ctx.population.known()) - known) == config.evomerge.total_steps
     for key in set(ctx.population.known()) - known:
         before.population.all.pop(key)  # type: ignore[attr-defined]
 

@@ -128,7 +128,7 @@ def expected(attempts: Attempts) -> Outcome:
     session = attempts.create()
     assert attempts.run(session) is State.COMPLETED
     found, measured = attempts.outcome(session), attempts.measured(session)
-    steps = evolving(attempts.place / "text").evomerge.steps
+    steps = evolving(attempts.place / "text").evomerge.total_steps
     assert len(found.candidates) == len(measured) == steps
     assert set(measured.values()) == {1}
     assert [step for step, _ in found.log["fitness"]] == list(range(1, steps + 1))

@@ -35,7 +35,7 @@ def bowl(one: Individual) -> float:
 def run(evolution: Evolution, fitness: Fitness = bowl, until: int | None = None) -> list[Batch]:
     """To the end, or until so many are measured; the batches that ended."""
     ended = []
-    steps = len(range(len(evolution.measured), until or CONFIG.steps))
+    steps = len(range(len(evolution.measured), until or CONFIG.total_steps))
     for _ in range(steps):
         due = evolution.due
         if (batch := evolution.take(with_fitness(due, fitness(due), {"bpb x": 1.0}))) is not None:
@@ -51,12 +51,12 @@ def test_the_plan_is_as_long_as_the_configuration_says() -> None:
         CONFIG.model_copy(update={"generations": 0}),
     ):
         evolution, sizes = begun(config), []
-        for _ in range(config.steps):
+        for _ in range(config.total_steps):
             due = evolution.due
             batch = evolution.take(with_fitness(due, bowl(due), {}))
             sizes += [len(batch.individuals)] if batch else []
         assert tuple(sizes) == config.batches
-        assert len({one.key for one in evolution.measured}) == config.steps
+        assert len({one.key for one in evolution.measured}) == config.total_steps
         random = sum(one.kind == RANDOM for one in evolution.measured)
         fresh = sum(one.kind == SEARCH and one.generation > 0 for one in evolution.measured)
         assert random == (fresh if config.random_search else 0)
@@ -98,7 +98,7 @@ def test_the_same_seed_asks_the_same_and_another_does_not() -> None:
     assert asked(5) != first
 
 
-@pytest.mark.parametrize("until", [0, 1, 13, 30, 33, 41, CONFIG.steps - 1])
+@pytest.mark.parametrize("until", [0, 1, 13, 30, 33, 41, CONFIG.total_steps - 1])
 def test_told_again_it_stands_where_it_stood(until: int) -> None:
     straight, first, second = begun(), begun(), begun()
     run(straight)
