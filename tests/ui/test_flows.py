@@ -9,7 +9,7 @@ import pytest
 from textual import events
 from textual.widgets import Input
 
-from forge.config import PHASE_NAMES, PipelineConfig
+from forge.config import PipelineConfig
 from forge.errors import ForgeError
 from forge.home import Home
 from forge.registry import Registry, State, edits
@@ -20,7 +20,7 @@ from forge_tui.screens.base import TooSmall
 from forge_tui.screens.confirm import ConfirmDialog
 from forge_tui.screens.dashboard import DashboardScreen
 from forge_tui.screens.help import HelpDialog
-from forge_tui.screens.new import NewSessionScreen
+from forge_tui.screens.new import TRAINED, NewSessionScreen
 from forge_tui.screens.quit import QuitDialog
 from forge_tui.screens.sessions import SessionsScreen
 from forge_tui.widgets.pane import Pane
@@ -376,7 +376,7 @@ async def test_only_the_phases_of_a_preset_have_fields(
     app = stage(seeded("empty"))
 
     def fields() -> list[str]:
-        return [name for name in PHASE_NAMES if app.screen.query_one(f"#{name}", Input).region.height]
+        return [name for name in TRAINED if app.screen.query_one(f"#{name}", Input).region.height]
 
     async with playing(app) as pilot:
         await press(pilot, "n")
