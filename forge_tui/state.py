@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from forge.registry.lifecycle import LIVE, RESUMABLE, State
-from forge.registry.rows import CommandRow, EventRow, Heartbeat, PhaseRunRow, SessionRow
+from forge.registry.rows import CommandRow, EventRow, Heartbeat, PhaseRunRow, SessionRow, StandingRow
 from forge_tui.charts.series import EMPTY, SeriesView
 
 SYSTEM = "system"
@@ -39,6 +39,8 @@ class Snapshot:
     system_series: Mapping[str, SeriesView] = field(default_factory=dict)
     hosted: bool = False
     """A thread of this process runs the session."""
+    population: tuple[StandingRow, ...] = ()
+    """Of the phase that is looked at, where it evolves one: the fittest first."""
     problem: str | None = None
     """Why something could not be read."""
     making: str = ""

@@ -25,6 +25,7 @@ from forge.registry.rows import (
     PointRow,
     SeriesRow,
     SessionRow,
+    StandingRow,
     TrashRow,
 )
 from forge.registry.sqlite import (
@@ -72,6 +73,7 @@ __all__ = [
     "Registry",
     "SeriesRow",
     "SessionRow",
+    "StandingRow",
     "State",
     "TrashRow",
     "afetch",

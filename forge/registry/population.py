@@ -12,11 +12,12 @@ from typing import Any
 from forge.errors import NotFoundError
 from forge.registry.queries import columns, reader
 from forge.registry.query import MAX_LIMIT, Query, bounded, clean, integer
-from forge.registry.rows import IndividualRow
+from forge.registry.rows import IndividualRow, StandingRow
 from forge.registry.sqlite import Connection
 
 _SELECT = f"SELECT {columns(IndividualRow)} FROM individual WHERE session_id = ? AND phase = ?"
 _read = reader(IndividualRow, "genome", "recipe", "parents", "metrics")
+_read_standing = reader(StandingRow, "parents")
 
 
 def individuals(session_id: str, phase: str, limit: int = MAX_LIMIT) -> Query[IndividualRow]:
@@ -24,16 +25,12 @@ def individuals(session_id: str, phase: str, limit: int = MAX_LIMIT) -> Query[In
     return Query(f"{_SELECT} ORDER BY id LIMIT ?", [clean(session_id), clean(phase), bounded(limit)], _read)
 
 
-def fittest(session_id: str, phase: str, limit: int) -> Query[IndividualRow]:
-    """The measured individuals of a phase, the fittest first; of equals the one that was there first."""
-    sql = f"{_SELECT} AND fitness IS NOT NULL ORDER BY fitness DESC, id LIMIT ?"
-    return Query(sql, [clean(session_id), clean(phase), bounded(limit)], _read)
-
-
-def counts(session_id: str, phase: str) -> Query[tuple[int, int]]:
-    """How many individuals of a phase there are, and how many of them are measured."""
-    sql = "SELECT count(*), count(fitness) FROM individual WHERE session_id = ? AND phase = ? LIMIT 1"
-    return Query(sql, [clean(session_id), clean(phase)], lambda row: (int(row[0]), int(row[1])))
+def standings(session_id: str, phase: str, limit: int) -> Query[StandingRow]:
+    """The individuals of a phase, the fittest first, of equals the one added first; then the unmeasured."""
+    sql = """SELECT key, generation, name, kind, coalesce(json_extract(recipe, '$[#-1].merge_method'), ''),
+            parents, fitness FROM individual WHERE session_id = ? AND phase = ?
+            ORDER BY fitness IS NULL, fitness DESC, id LIMIT ?"""
+    return Query(sql, [clean(session_id), clean(phase), bounded(limit)], _read_standing)
 
 
 def add(

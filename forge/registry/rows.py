@@ -113,6 +113,19 @@ class IndividualRow(Row):
     measured_at: float | None
 
 
+class StandingRow(Row):
+    """An individual as a line of a table: without its genome and the whole of its recipe."""
+
+    key: str
+    generation: int
+    name: str
+    kind: str
+    method: str
+    """That of the last step of its recipe."""
+    parents: tuple[str, ...]
+    fitness: float | None
+
+
 class EventRow(Row):
     """Something a person should see."""
 

@@ -6,9 +6,11 @@ Two units never share an axis: the training loss is in nats a token, the held-ou
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from rich.text import Text
 
+from forge.config import SEARCHED_PHASES
 from forge_tui import units
 from forge_tui.charts.axis import grown
 from forge_tui.charts.raster import Chart, Layer, Mark, Trace
@@ -28,7 +30,9 @@ _MARKS = {
 
 
 def loss_chart(snapshot: Snapshot, *, log: bool = False) -> Chart:
-    """Training loss (raw faint, smoothed bright) and held-out points."""
+    """Training loss (raw faint, smoothed bright) and held-out points; of an evolution the fitness."""
+    if snapshot.phase in SEARCHED_PHASES:
+        return _chart(snapshot, _fitness(snapshot), log=log)
     bits = snapshot.view("train_bpb")
     train = bits if len(bits) else snapshot.view("loss")
     held_out = snapshot.view("val")
@@ -39,7 +43,21 @@ def loss_chart(snapshot: Snapshot, *, log: bool = False) -> Chart:
     ]
     if not len(train):
         traces = [Trace(held_out, "points", Layer.POINT)]
-    last = max(train.last_step, held_out.last_step, 0)
+    return _chart(snapshot, traces, log=log)
+
+
+def _fitness(snapshot: Snapshot) -> list[Trace]:
+    """Of each generation the best, the mean and the worst; on an axis of its own how far apart they are."""
+    return [
+        Trace(snapshot.view("worst"), "line", Layer.RAW),
+        Trace(snapshot.view("mean"), "line", Layer.SECOND),
+        Trace(snapshot.view("best"), "line", Layer.LINE),
+        Trace(snapshot.view("diversity"), "points", Layer.POINT, right=True),
+    ]
+
+
+def _chart(snapshot: Snapshot, traces: Sequence[Trace], *, log: bool) -> Chart:
+    last = max(0, *(trace.view.last_step for trace in traces))
     now = progress(snapshot)
     end = grown(float(last), float(now.total) if now is not None and now.total else None)
     marks = tuple(
@@ -52,6 +70,8 @@ def loss_chart(snapshot: Snapshot, *, log: bool = False) -> Chart:
 
 def legend(snapshot: Snapshot, width: int, *, log: bool = False) -> Text:
     """What the lines of the loss chart are, with their units and newest values."""
+    if snapshot.phase in SEARCHED_PHASES:
+        return _fitness_legend(snapshot, width, log=log)
     bits = len(snapshot.view("train_bpb")) > 0
     name, unit = ("train_bpb", "bits/byte") if bits else ("loss", "nats/token")
     roomy = width >= 52
@@ -72,6 +92,23 @@ def legend(snapshot: Snapshot, width: int, *, log: bool = False) -> Text:
     if log:
         parts += [("   log", "accent")]
     return compose(*parts, width=width)
+
+
+def _fitness_legend(snapshot: Snapshot, width: int, *, log: bool) -> Text:
+    parts: list[Part] = []
+    for name, sign, ink in (
+        ("best", "━ ", "train"), ("mean", "━ ", "mean"), ("worst", "━ ", "faint"), ("diversity", "• ", "val"),
+    ):  # fmt: skip
+        if name in snapshot.latest:
+            parts += [
+                "  " if parts else "",
+                (sign, ink),
+                (f"{name} ", "label"),
+                _figure(snapshot.latest[name]),
+            ]
+    if not parts:
+        return safe("the curve begins with the first generation", width, "label")
+    return compose(*parts, *([("   log", "accent")] if log else []), width=width)
 
 
 def _figure(value: float) -> Part:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from forge.config import SEARCHED_PHASES
 from forge.registry.hanging import silence_of
 from forge.registry.lifecycle import LIVE, RESUMABLE, State
 from forge.registry.rows import SessionRow
@@ -130,7 +131,7 @@ def _progress_text(snapshot: Snapshot, now: Progress) -> Text:
     session = snapshot.session
     assert session is not None
     parts: list[Part] = [
-        ("step ", "label"),
+        ("candidate " if snapshot.phase in SEARCHED_PHASES else "step ", "label"),
         (f"{units.steps(now.step)} of {units.steps(now.total)}", "value"),
     ]
     asked = ", ".join(f"{command.kind} requested" for command in snapshot.commands)

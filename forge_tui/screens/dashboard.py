@@ -8,10 +8,11 @@ from __future__ import annotations
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 
+from forge.config import SEARCHED_PHASES
 from forge.registry.lifecycle import State
 from forge_tui.actions import DASHBOARD
 from forge_tui.charts.widget import ChartView
-from forge_tui.present import curves, events, figures, machine, status, welcome, words
+from forge_tui.present import curves, events, evolution, figures, machine, status, welcome, words
 from forge_tui.screens.base import HEIGHTS, WIDTHS, MainScreen, bindings
 from forge_tui.state import Snapshot
 from forge_tui.styles import sheet
@@ -98,13 +99,18 @@ class DashboardScreen(MainScreen):
         self._text("legend", lambda width, _: [curves.legend(snapshot, width, log=log)])
         self._text("machine", lambda width, height: machine.memory(snapshot, width, height))
         self._text("log", lambda width, _: events.events(snapshot, width))
-        if runs:
+        if snapshot.population and snapshot.phase in SEARCHED_PHASES:
+            self._text("figures", lambda width, _: evolution.lines(snapshot, runs, width))
+        elif runs:
             self._text("figures", lambda width, _: figures.report_lines(runs, width))
         else:
             self._text("figures", lambda width, _: figures.numbers(snapshot, width))
-        self._pane("numbers").set_title("report" if runs else "numbers")
+        self._pane("numbers").set_title(
+            "report" if runs else "candidates" if snapshot.population else "numbers"
+        )
         phase = words.phase_title(snapshot.phase) if snapshot.phase else ""
-        self._pane("loss").set_title(f"loss · {phase}" if phase else "loss")
+        what = "fitness" if snapshot.phase in SEARCHED_PHASES else "loss"
+        self._pane("loss").set_title(f"{what} · {phase}" if phase else what)
         self.query_one("#curve", ChartView).show(curves.loss_chart(snapshot, log=log))
         self.query_one("#machine-curve", ChartView).show(machine.memory_chart(snapshot))
         for name in ("numbers", "events"):

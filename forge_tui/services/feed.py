@@ -9,9 +9,10 @@ import asyncio
 from dataclasses import replace
 
 from forge import locks
+from forge.config import SEARCHED_PHASES
 from forge.errors import ForgeError
 from forge.home import is_id
-from forge.registry import LIVE, Error, EventRow, SeriesRow, State, metrics, queries
+from forge.registry import LIVE, Error, EventRow, SeriesRow, State, metrics, population, queries
 from forge_tui.charts.series import Series, SeriesView
 from forge_tui.ports import Clock
 from forge_tui.present.machine import WINDOW_SECONDS
@@ -19,10 +20,12 @@ from forge_tui.services.store import Store
 from forge_tui.state import SYSTEM, Snapshot, current_phase
 
 EVENTS_KEPT = 500
+MEMBERS = 500
+"""Most individuals of a population that are read."""
 BUCKETS = 2048
 BATCH = 4000
 """A series that is further behind than this is read as buckets."""
-CHARTED = ("loss", "train_bpb", "val")
+CHARTED = ("loss", "train_bpb", "val", "best", "mean", "worst", "diversity")
 CHARTED_SYSTEM = ("gpu_process_bytes", "torch_reserved_bytes", "rss_bytes")
 
 
@@ -125,6 +128,8 @@ class SessionFeed:
         phases = tuple(await registry.fetch(queries.phase_runs(self._session_id)))
         commands = tuple(await registry.fetch(queries.open_commands(self._session_id)))
         phase = self._chosen or current_phase(session, phases)
+        evolves = phase in SEARCHED_PHASES
+        members = population.standings(self._session_id, phase, MEMBERS) if phase and evolves else None
         self.snapshot = replace(
             self.snapshot,
             session=session,
@@ -132,6 +137,7 @@ class SessionFeed:
             commands=commands,
             events=await self._read_events(self._session_id),
             phase=phase,
+            population=tuple(await registry.fetch(members)) if members else (),
         )
         return True
 

@@ -47,6 +47,7 @@ _INKS = {
     "key": "bold #5fb3d9",
     "train": "#5fb3d9",
     "val": "#f2a65a",
+    "mean": "#8a7fd6",
     "bar": "#5fb3d9",
     "track": "#333c4a",
     "cursor": "#10141b on #5fb3d9",

@@ -56,6 +56,16 @@ def _nan() -> tuple[Plan, ...]:
     return (Plan(events=events, broken_at=range(238, 246), step=245),)
 
 
+EVOLVING = (("pretrain", 500), ("evomerge", 35))
+
+
+def _evolving_events() -> tuple[tuple[float, str, str, str, int | None], ...]:
+    return (
+        (60.0, "info", "phase", "evomerge begins", 0),
+        (31.0, "info", "checkpoint", "checkpoint step 20 (0.1 MB, 12 ms stall)", 20),
+    )
+
+
 def _several() -> tuple[Plan, ...]:
     day = 86_400.0
     return (
@@ -76,6 +86,13 @@ PLANS: dict[str, Callable[[], tuple[Plan, ...]]] = {
     "running": lambda: (Plan(events=EVENTS),),
     "gpu": lambda: (Plan(events=EVENTS, gpu=True),),
     "forging": lambda: (Plan(phase="forging", step=120, events=_forging_events(), age=1_010),),
+    "evolving": lambda: (
+        Plan(phase="evomerge", step=26, events=_evolving_events(), phases=EVOLVING, age=64),
+    ),
+    "evolved": lambda: (
+        Plan(state=State.COMPLETED, phase="evomerge", step=29, events=_evolving_events(), phases=EVOLVING,
+             age=96),
+    ),
     "measuring": lambda: (
         Plan(phase="forging", step=200, status="measuring on held-out files", events=EVENTS[:1]),
     ),

@@ -25,7 +25,7 @@ from forge.config.models import (
     TrainingConfig,
 )
 from forge.home import Home
-from forge.registry import LIVE, Heartbeat, MetricsWriter, Registry, State, edits
+from forge.registry import LIVE, Heartbeat, MetricsWriter, Registry, State, edits, population
 from forge.registry.commands import drop_lease, request_command, take_lease
 from forge.registry.sqlite import Connection
 from forge_tui.ports import CLOSED
@@ -157,6 +157,7 @@ class Plan:
     events: Sequence[tuple[float, str, str, str, int | None]] = ()
     """(seconds before now, level, kind, message, step)"""
     config: PipelineConfig = TINY
+    phases: tuple[tuple[str, int], ...] = PHASES
 
 
 REPORTS: Mapping[str, Mapping[str, Any]] = {
@@ -165,6 +166,23 @@ REPORTS: Mapping[str, Mapping[str, Any]] = {
         "rows": [{"label": "full precision", "value": 1.8421, "unit": "bits/byte", "note": "held-out files"}],
         "seconds": 121.3,
         "peak_memory_bytes": 812_000_000,
+    },
+    "evomerge": {
+        "title": "EvoMerge",
+        "rows": [
+            {"label": "fittest merge", "value": 1.7719, "unit": "bits/byte", "note": "3.2, handed on"},
+            {"label": "uniform average", "value": 1.7904, "unit": "bits/byte", "note": "linear"},
+            {"label": "best parent", "value": 1.8317, "unit": "bits/byte", "note": "parent memory"},
+            {"label": "random search", "value": 1.7951, "unit": "bits/byte", "note": "random 4"},
+            {
+                "label": "saved over best parent",
+                "value": 0.0598,
+                "unit": "bits/byte",
+                "note": "95 %: +0.0311 to +0.0872",
+            },
+        ],
+        "seconds": 96.2,
+        "peak_memory_bytes": 911_000_000,
     },
     "forging": {
         "title": "Forging",
@@ -226,7 +244,7 @@ def seed(home: Home, *plans: Plan) -> Home:
 
 def _rows(plan: Plan, c: Connection) -> None:
     began, ended = NOW - plan.age, NOW - plan.ended
-    edits.create_session(c, id=plan.id, name=plan.name, preset=plan.preset, phases=PHASES, now=began)
+    edits.create_session(c, id=plan.id, name=plan.name, preset=plan.preset, phases=plan.phases, now=began)
     if plan.note:
         edits.set_note(c, plan.id, plan.note, began)
     for at, level, kind, message, step in plan.events:
@@ -241,6 +259,8 @@ def _rows(plan: Plan, c: Connection) -> None:
         return
     edits.set_session_state(c, plan.id, State.RUNNING, now=began, phase=plan.phase)
     _phase_rows(plan, c, began, ended)
+    if "evomerge" in dict(plan.phases):
+        _population(plan, c, began)
     if plan.state is not State.RUNNING:
         edits.set_session_state(c, plan.id, plan.state, now=ended, error=plan.error)
     if plan.state not in LIVE:
@@ -248,16 +268,50 @@ def _rows(plan: Plan, c: Connection) -> None:
 
 
 def _phase_rows(plan: Plan, c: Connection, began: float, ended: float) -> None:
-    names = [name for name, _ in PHASES]
+    names = [name for name, _ in plan.phases]
     done = names if plan.state is State.COMPLETED else names[: names.index(plan.phase)]
     for name in done:
         edits.set_phase_state(c, plan.id, name, State.RUNNING, now=began)
-        step, report = dict(PHASES)[name], REPORTS[name]
+        step, report = dict(plan.phases)[name], REPORTS[name]
         edits.set_phase_state(c, plan.id, name, State.COMPLETED, now=ended, step=step, report=report)
     if plan.state is not State.COMPLETED:
         edits.set_phase_state(c, plan.id, plan.phase, State.RUNNING, now=began, step=plan.step)
         if plan.state is not State.RUNNING:
             edits.set_phase_state(c, plan.id, plan.phase, plan.state, now=ended, step=plan.step)
+
+
+def members(step: int) -> list[dict[str, Any]]:
+    """A population of which `step` are measured, as the columns of the registry."""
+    models = ("01MODELA", "01MODELB", "01MODELC")
+    found = [(f"parent {label}", "parent", 0, "passthrough", [model], 0.279)
+             for label, model in zip(("reasoning", "memory", "speed"), models, strict=True)]  # fmt: skip
+    plain = ("linear", "multislerp", "ties", "dare_linear", "della")
+    found += [(name, "plain", 0, name, [*models], 0.2885) for name in plain]
+    combined = ("linear+dare_linear+franken", "multislerp+ties+fusion")
+    found += [(name, "combination", 0, "linear", [*models], 0.2891) for name in combined]
+    found.append(("start of the search", "search", 0, "dare_linear", [*models], 0.2890))
+    for generation in (1, 2, 3):
+        fittest = [f"{generation - 1}.{n}" for n in (1, 2, 3, 4)]
+        parents = fittest if generation > 1 else ["start of the search"]
+        for n in range(1, 7):
+            fitness = 0.2872 + 0.0021 * generation - 0.0009 * abs(n - 2)
+            found.append((f"{generation}.{n}", "search", generation, "dare_linear", parents, fitness))
+    keys = ("name", "kind", "generation", "method", "parents", "fitness")
+    return [
+        {**dict(zip(keys, one, strict=True)), "fitness": one[5] if place < step else None}
+        for place, one in enumerate(found)
+    ]
+
+
+def _population(plan: Plan, c: Connection, began: float) -> None:
+    for one in members(plan.step):
+        population.add(
+            c, plan.id, "evomerge", key=one["name"], generation=one["generation"], name=one["name"],
+            kind=one["kind"], genome=[], recipe=[{"merge_method": one["method"]}], parents=one["parents"],
+            now=began,
+        )  # fmt: skip
+        if one["fitness"] is not None:
+            population.set_fitness(c, plan.id, "evomerge", one["name"], one["fitness"], {"bpb": 1.8}, began)
 
 
 def request(home: Home, session_id: str, kind: str) -> None:
@@ -282,7 +336,19 @@ def losses(phase: str, steps: np.ndarray[Any, Any], count: int) -> Any:
     return 3.2 + 1.1 * np.minimum(1, 4 * at) * np.exp(-5 * np.maximum(0, at - 0.25)) + 0.25 * noise(steps)
 
 
+def _generations(count: int) -> list[tuple[str, int, Mapping[str, float]]]:
+    """Generation 0 ends after 11, the others after 6 each."""
+    ends = range(11, count + 1, 6)
+    return [
+        ("evomerge", end, {"best": 0.2891 + 0.0016 * n, "mean": 0.2867 + 0.0019 * n,
+                           "worst": 0.279 + 0.0033 * n, "diversity": 1.0 * 0.8**n, "val": 1.79 - 0.006 * n})
+        for n, end in enumerate(ends)
+    ]  # fmt: skip
+
+
 def _records(plan: Plan, phase: str, count: int) -> list[tuple[str, int, Mapping[str, float]]]:
+    if phase == "evomerge":
+        return _generations(count)
     steps = np.arange(1, count + 1)
     train = losses(phase, steps, count).tolist()
     for step in plan.broken_at:
@@ -306,7 +372,7 @@ def _records(plan: Plan, phase: str, count: int) -> list[tuple[str, int, Mapping
 
 def _metrics(home: Home, plan: Plan) -> None:
     writer = MetricsWriter(home.session(plan.id).metrics)
-    total = dict(PHASES)[plan.phase]
+    total = dict(plan.phases)[plan.phase]
     records = _records(plan, plan.phase, plan.points or plan.step)
     if plan.phase == "forging":
         records += _records(plan, "pretrain", dict(PHASES)["pretrain"])
@@ -321,7 +387,7 @@ def _metrics(home: Home, plan: Plan) -> None:
             step=plan.step,
             total_steps=total if plan.points is None else plan.points,
             steps_per_second=4.1 if live else 0.0,
-            tokens_per_second=8412.0 if live else 0.0,
+            tokens_per_second=8412.0 if live and plan.phase != "evomerge" else 0.0,
             eta_seconds=(total - plan.step) / 4.1 if live and plan.points is None else None,
             status=plan.status,
             coalesced=0,

@@ -13,7 +13,7 @@ import pytest
 
 from forge import locks
 from forge.home import Home
-from forge.registry import Heartbeat, MetricsWriter, Query, Registry, State, edits, queries
+from forge.registry import Heartbeat, MetricsWriter, Query, Registry, State, edits, population, queries
 from forge.registry.sqlite import Connection
 from forge_tui.services.feed import BATCH, BUCKETS, EVENTS_KEPT, SessionFeed
 from forge_tui.services.listing import PAGE, SessionLister
@@ -425,3 +425,16 @@ def test_a_progress_line_says_what_goes_on_outside_the_steps(seeded: Seeded) -> 
     line = progress_line(seeded("measuring"), FIRST)
     assert "left" not in line
     assert ", measuring" in line
+
+
+async def test_a_population_is_read_with_the_phase_that_evolves_it(store: Store) -> None:
+    seed(store.home, Plan(phase="evomerge", step=26, phases=(("pretrain", 500), ("evomerge", 35))))
+    feed = await followed(store)
+    found = (await read(feed)).population
+    assert [row.name for row in found[:2]] == ["3.2", "3.1"]
+    assert sum(row.fitness is None for row in found) == 3
+    with Registry.open(store.home) as registry:
+        registry.write(lambda c: population.set_fitness(c, FIRST, "evomerge", "3.6", 0.9, {}, 1.0))
+    assert (await read(feed)).population[0].name == "3.6"
+    feed.choose("pretrain")
+    assert (await read(feed)).population == ()

@@ -412,7 +412,7 @@ def test_a_report_shows_every_figure() -> None:
 
 def test_reports_of_a_finished_session_are_all_shown_else_that_of_the_phase() -> None:
     runs = tuple(phase_run(name, state=State.COMPLETED, report=report) for name, report in REPORTS.items())
-    assert len(figures.reports(snapshot(phases=runs, session=session(state=State.COMPLETED)))) == 2
+    assert len(figures.reports(snapshot(phases=runs, session=session(state=State.COMPLETED)))) == 3
     assert [run.phase for run in figures.reports(snapshot(phases=runs))] == ["pretrain"]
     assert figures.reports(snapshot()) == []
 

@@ -50,7 +50,8 @@ class EvoMerge:
             ctx.status("reading the weights of all parents")
             parents.require_finite()
             models = [model.id for model in inputs]
-            space = Space.of(base, models, parents.stack, self._evolution, self._config.seed)
+            labels = [str(model.card.get("name", model.id)) for model in inputs]
+            space = Space.of(base, models, parents.stack, self._evolution, self._config.seed, labels)
         # The same at every start, also of a resumed run: `ctx.steps` restores the generators afterwards.
         seed = ctx.rng.python.getrandbits(64)
         evolution = Evolution(Search(space, self._evolution, seed, conditions(bench, shards)))

@@ -97,16 +97,18 @@ class Search:
 
     def _first(self) -> list[Individual]:
         space, models = self.space, self.space.models
+        labels = space.labels or models
         found = [
-            self._made(f"parent {n + 1}", PARENT, founders.parent(m), (m,)) for n, m in enumerate(models)
+            self._made(f"parent {label}", PARENT, founders.parent(model), (model,))
+            for model, label in zip(models, labels, strict=True)
         ]
         found.append(self._made(founders.AVERAGE, "plain", founders.average(space), models))
         if self.config.combinations:
             found += [
-                self._made(f"group {group + 1} of parent {n + 1}", "ablation",
+                self._made(f"group {group + 1} of {label}", "ablation",
                            founders.ablation(space, group, model), models)
                 for group in range(len(space.groups) + 1)
-                for n, model in enumerate(models)
+                for model, label in zip(models, labels, strict=True)
             ]  # fmt: skip
         return found
 

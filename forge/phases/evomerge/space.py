@@ -36,6 +36,8 @@ class Space:
     groups: tuple[tuple[str, ...], ...]
     """Parts of the names of the tensors of each group of layers; what has none of them is one group more."""
     seed: int
+    labels: tuple[str, ...] = ()
+    """What people call the models; empty calls them by their ids."""
 
     @classmethod
     def of(
@@ -45,12 +47,13 @@ class Space:
         stack: tuple[str, int] | None,
         config: EvoMergeConfig,
         seed: int,
+        labels: Sequence[str] = (),
     ) -> Space:
         """The space of a stack of layers, as `Checkpoint.stack` tells of it."""
         prefix, layers = stack or ("", 0)
         parts = np.array_split(np.arange(layers), config.groups)
         groups = tuple(tuple(layer_name(prefix, int(n), "") for n in part) for part in parts)
-        return cls(base, tuple(models), config.method, groups, seed)
+        return cls(base, tuple(models), config.method, groups, seed, tuple(labels))
 
     @property
     def size(self) -> int:

@@ -61,13 +61,16 @@ def test_phases_have_populations_of_their_own(registry: Registry, session: str) 
     assert rows(registry, session, "experts")[0].fitness is None
 
 
-def test_the_fittest_come_first_and_the_unmeasured_not_at_all(registry: Registry, session: str) -> None:
+def test_the_fittest_come_first_and_the_unmeasured_last(registry: Registry, session: str) -> None:
     add(registry, session, *"abcd")
+    add(registry, session, "e", recipe=())
     for key, fitness in {"a": 0.2, "b": 0.4, "d": 0.4}.items():
         measure(registry, session, key, fitness)
-    best = registry.fetch(population.fittest(session, "evomerge", 2))
-    assert [row.key for row in best] == ["b", "d"]
-    assert registry.one(population.counts(session, "evomerge")) == (4, 3)
+    found = registry.fetch(population.standings(session, "evomerge", 9))
+    assert [row.key for row in found] == ["b", "d", "a", "c", "e"]
+    assert [row.method for row in found] == ["linear"] * 4 + [""]
+    assert found[0].parents == ("p",)
+    assert len(registry.fetch(population.standings(session, "evomerge", 2))) == 2
 
 
 def test_a_fitness_without_an_individual_is_refused(registry: Registry, session: str) -> None:
