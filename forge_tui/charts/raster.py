@@ -38,6 +38,8 @@ class Layer(IntEnum):
     ALARM = 9
     RIGHT = 10
     FILL = 11
+    THIRD = 12
+    FOURTH = 13
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +105,7 @@ class _Dots:
 def _braille() -> _Dots:
     patterns = np.arange(256, dtype=np.uint32) + 0x2800
     weights = np.array([[1, 8], [2, 16], [4, 32], [64, 128]], np.uint32)
-    drawn = (Layer.RAW, Layer.LINE, Layer.SECOND, Layer.FILL)
+    drawn = (Layer.RAW, Layer.LINE, Layer.SECOND, Layer.THIRD, Layer.FOURTH, Layer.FILL)
     return _Dots(4, 2, weights, dict.fromkeys(drawn, patterns))
 
 
@@ -115,6 +117,8 @@ def _ascii() -> _Dots:
         Layer.RAW: table(" '.:"),
         Layer.LINE: table(" ***"),
         Layer.SECOND: table(" +++"),
+        Layer.THIRD: table(" ###"),
+        Layer.FOURTH: table(" %%%"),
         Layer.FILL: table(" '.:"),
     }
     return _Dots(2, 1, np.array([[1], [2]], np.uint32), {int(k): v for k, v in glyphs.items()})

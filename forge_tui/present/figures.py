@@ -12,10 +12,14 @@ from forge.registry.lifecycle import State
 from forge.registry.rows import PhaseRunRow
 from forge_tui import units
 from forge_tui.present import words
+from forge_tui.present.curves import BRANCH_LOSSES
+from forge_tui.present.status import bar
 from forge_tui.state import Snapshot
 from forge_tui.text import cells, compose, pad, safe
 
 _COLUMN = 22
+STOP = "stop_"
+"""Before the number of a supervision step: the share of tokens that stop after it."""
 
 NAMES = {
     "loss": ("train", "nats/token"),
@@ -25,6 +29,8 @@ NAMES = {
     "grad_norm": ("grad", ""),
     "lambda": ("λ", ""),
     "zeros": ("zeros", "%"),
+    "gate": ("gate", "%"),
+    "stops": ("stops", "steps"),
     "tokens_per_second": ("speed", "tok/s"),
 }
 """Label and unit of the figures that phases log, in the order in which they are shown."""
@@ -36,7 +42,10 @@ def numbers(snapshot: Snapshot, width: int) -> list[Text]:
     if not latest:
         return [safe("nothing measured yet", width, "label")]
     known = [name for name in NAMES if name in latest]
-    names = known + sorted(name for name in latest if name not in NAMES)
+    stops = sorted(name for name in latest if name.startswith(STOP))
+    # Curves of their own have their newest value in the legend.
+    shown_elsewhere = {*NAMES, *stops, *BRANCH_LOSSES}
+    names = known + sorted(name for name in latest if name not in shown_elsewhere)
     columns = max(1, width // _COLUMN)
     each = width // columns
     entries = [pad(_entry(name, latest[name], each), each) for name in names]
@@ -46,7 +55,15 @@ def numbers(snapshot: Snapshot, width: int) -> list[Text]:
         for entry in entries[start : start + columns]:
             line.append_text(entry)
         lines.append(line)
-    return lines
+    return lines + [_stop(name.removeprefix(STOP), latest[name], width) for name in stops]
+
+
+def _stop(step: str, share: float, width: int) -> Text:
+    """One bar of the histogram of halting: the share of tokens that stop after a supervision step."""
+    room = min(24, max(4, width - 22))
+    known = share if math.isfinite(share) else 0.0
+    text = compose((f"stop {step:<2} ", "label"), *bar(known, room), (f" {100 * share:3.0f} %", "value"))
+    return pad(text, width)
 
 
 def _entry(name: str, value: float, width: int) -> Text:
@@ -54,7 +71,7 @@ def _entry(name: str, value: float, width: int) -> Text:
     broken = not math.isfinite(value)
     if name == "tokens_per_second":
         text = units.count(value)
-    elif name == "zeros":
+    elif name in ("zeros", "gate"):
         text = units.figure(100 * value, 3)
     else:
         text = units.figure(value)

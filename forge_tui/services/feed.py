@@ -15,6 +15,7 @@ from forge.home import is_id
 from forge.registry import LIVE, Error, EventRow, SeriesRow, State, metrics, population, queries
 from forge_tui.charts.series import Series, SeriesView
 from forge_tui.ports import Clock
+from forge_tui.present.curves import BRANCH_LOSSES
 from forge_tui.present.machine import WINDOW_SECONDS
 from forge_tui.services.store import Store
 from forge_tui.state import SYSTEM, Snapshot, current_phase
@@ -25,7 +26,7 @@ MEMBERS = 500
 BUCKETS = 2048
 BATCH = 4000
 """A series that is further behind than this is read as buckets."""
-CHARTED = ("loss", "train_bpb", "val", "best", "mean", "worst", "diversity")
+CHARTED = ("loss", "train_bpb", "val", *BRANCH_LOSSES, "best", "mean", "worst", "diversity")
 CHARTED_SYSTEM = ("gpu_process_bytes", "torch_reserved_bytes", "rss_bytes")
 
 

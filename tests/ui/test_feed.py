@@ -133,6 +133,18 @@ async def test_a_changed_look_sends_few_statements(store: Store) -> None:
     assert snapshot.system["gpu_percent"] == 9.0
 
 
+async def test_the_curves_of_branches_are_read_whole(store: Store) -> None:
+    seed(store.home, Plan())
+    feed = await followed(store)
+    writer = metrics(store.home)
+    writer.append([("pretrain", step, {"loss_memory": float(step)}) for step in (5, 6, 7)])
+    writer.append([("pretrain", 311, {"stop_1": 0.25})])
+    snapshot = await read(feed)
+    writer.close()
+    assert snapshot.view("loss_memory").step.tolist() == [5, 6, 7]
+    assert (snapshot.latest["loss_memory"], snapshot.latest["stop_1"]) == (7.0, 0.25)
+
+
 async def test_only_newer_points_are_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     seed(store.home, Plan())
     feed = await followed(store)

@@ -15,6 +15,7 @@ from rich.text import Text
 from forge.registry import CommandRow, EventRow, Heartbeat, PhaseRunRow, SessionRow, State, TrashRow
 from forge.retention import Decision, Outcome, Plan, Purged, SessionCleanupPolicy, Undone, Verdict
 from forge_tui import actions
+from forge_tui.charts.raster import Layer, draw
 from forge_tui.charts.series import Series, SeriesView
 from forge_tui.present import (
     cleanup,
@@ -374,6 +375,77 @@ def test_units_are_never_mixed_on_an_axis() -> None:
     bits = curves.loss_chart(snapshot(series={"train_bpb": view(2.0), "val": view(2.6)}))
     assert not any(trace.right for trace in bits.traces)
     assert "nats/token" in curves.legend(snapshot(series=series, latest={"loss": 3.0}), 80).plain
+
+
+def branched(**fields: Any) -> Snapshot:
+    """Cognate in its second branch: four steps of the base, three of reasoning, two of memory."""
+    import numpy as np
+
+    def series(start: int, *values: float) -> SeriesView:
+        made = Series()
+        made.extend_arrays(np.arange(start, start + len(values)), np.array(values, float))
+        return made.view()
+
+    found = {
+        "loss": series(1, 9, 8, 7, 6, 5, 4, 3, 5, 4),
+        "val": series(4, 2.5, 2.4, 2.3, 2.2),
+        "loss_reasoning": series(5, 5, 4, 3),
+        "loss_memory": series(5, 5, 4),
+    }
+    return snapshot(series=found, **fields)
+
+
+def test_the_branches_lie_over_each_other_from_where_the_base_ended() -> None:
+    chart = curves.loss_chart(branched())
+    shown = [(trace.layer, trace.view.step.tolist(), trace.view.value.tolist()) for trace in chart.traces]
+    assert shown == [
+        (Layer.RAW, [1, 2, 3, 4], [9, 8, 7, 6]),
+        (Layer.LINE, [1, 2, 3, 4], [9, 8, 7, 6]),
+        (Layer.SECOND, [5, 6, 7], [5, 4, 3]),
+        (Layer.THIRD, [5, 6], [5, 4]),
+        (Layer.POINT, [4], [2.5]),
+    ]
+    assert [trace.right for trace in chart.traces] == [False] * 4 + [True]
+    assert chart.end >= 7
+    for ascii_only in (False, True):
+        layers = set(draw(chart, 60, 12, ascii_only=ascii_only).layers.flatten().tolist())
+        assert {Layer.SECOND, Layer.THIRD, Layer.POINT} <= layers
+    # Nothing is cut where there are no branches.
+    assert curves.loss_chart(snapshot(series={"loss": view(3.0, 2.0)})).traces[0].view.step.tolist() == [1, 2]
+
+
+def test_the_legend_has_the_branches_that_there_are_with_their_colours() -> None:
+    shown = branched(latest={"loss": 4.0, "loss_reasoning": 3.0, "loss_memory": 4.0})
+    legend = curves.legend(shown, 90)
+    assert legend.plain.split() == [
+        "━",
+        "base",
+        "━",
+        "reasoning",
+        "3.000",
+        "━",
+        "memory",
+        "4.000",
+        "nats/token",
+    ]
+    assert {"train", "second", "third"} <= {span.style for span in legend.spans}
+    narrow = curves.legend(branched(latest=dict.fromkeys(curves.BRANCH_LOSSES, 4.25)), 48)
+    assert narrow.plain.count("4.250") == 3
+
+
+def test_halting_is_a_histogram_below_the_numbers() -> None:
+    latest = {"loss": 4.0, "loss_memory": 4.0, "gate": 0.25, "stops": 1.75, "stop_1": 0.25, "stop_2": 0.75}
+    lines = [line.plain for line in figures.numbers(snapshot(latest=latest), 46)]
+    assert "gate  25" in lines[0] + lines[1]
+    assert "stops 1.750 steps" in lines[0] + lines[1]
+    first, second = lines[-2:]
+    assert first.split()[:2] == ["stop", "1"]
+    assert (first.count("█"), second.count("█")) == (6, 18)
+    assert (first.split()[-2:], second.split()[-2:]) == (["25", "%"], ["75", "%"])
+    assert not any("loss_memory" in line for line in lines)
+    assert all(len(line) <= 46 for line in lines)
+    broken = figures.numbers(snapshot(latest={"stop_1": math.nan}), 46)
+    assert "nan" in broken[-1].plain
 
 
 def test_marks_belong_to_the_phase_that_is_looked_at() -> None:
