@@ -257,8 +257,8 @@ class TrainingConfig(Settings):
 class BranchConfig(Settings):
     """What one branch of the Cognate phase does otherwise than the base; its corpora are in `data.mix`.
 
-    Nothing here changes the shape of a weight, so the branches can be merged. That is why the memory branch
-    has a finer memory and not a larger one.
+    All of it is for the training: afterwards a branch is used as `model` says, like the base and the other
+    branches, so that they can be merged. That is why the memory branch has no larger memory.
     """
 
     steps: int = Field(100, ge=1)
@@ -297,8 +297,8 @@ class CognateConfig(TrainingConfig):
     """Gradient filter; null trains without."""
     optimizer: Literal["adamw", "muon"] = "muon"
     """`muon`: Muon on hidden matrices and AdamW on the rest; `adamw`: AdamW on everything."""
-    reasoning: BranchConfig = BranchConfig(cycles=2)
-    """Deeper recursion."""
+    reasoning: BranchConfig = BranchConfig(halting_prior=0.2)
+    """Deeper recursion: what the last supervision steps say weighs more."""
     memory: BranchConfig = BranchConfig()
     """More to remember."""
     speed: BranchConfig = BranchConfig(halting_prior=0.8)

@@ -1,8 +1,8 @@
 """What the base and the branches can do: every one of them on the speciality of each.
 
 Reasoning and memory are the questions of their mixes. Speed is the text of its mix after one supervision
-step, all models with the base's knobs, so that each has cost the same: who learned to stop early has most to
-say there. Bits per byte decide, because they see every item; accuracy stands beside them.
+step, which costs every model the same: who learned to stop early has most to say there. Bits per byte decide,
+because they see every item; accuracy stands beside them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from forge.config import BRANCHES, Branch, DataConfig, ModelConfig, PipelineConfig
+from forge.config import BRANCHES, Branch, DataConfig, PipelineConfig
 from forge.contract import PhaseContext
 from forge.data import eval_windows, has_questions
 from forge.evals import Examination, HeldOut, Interval, mean_interval, paired_interval
@@ -103,16 +103,15 @@ def measure(
     table: dict[Branch, dict[Branch, Measured]] = {}
     for speciality in BRANCHES:
         corpora = corpora_of(speciality, config.data)
-        at_same_cost = speciality == "speed"
-        where = [replace(held_out, corpus=c, steps=1 if at_same_cost else None) for c in corpora]
+        steps = 1 if speciality == "speed" else None
+        where = [replace(held_out, corpus=corpus, steps=steps) for corpus in corpora]
         exams = [
             Examination(place, "test", MAX_ITEMS) for place in where if has_questions(place.corpus or "")
         ]
         table[speciality] = {}
         for name, model in models.items():
             ctx.status(f"measuring {name} at {speciality}")
-            asked = with_knobs_of(config.model, model) if at_same_cost else model
-            table[speciality][name] = _measure(asked, where, exams, most)
+            table[speciality][name] = _measure(model, where, exams, most)
     return Figures(table, whole, stops)
 
 
@@ -120,13 +119,6 @@ def _measure(model: Decoder, where: Sequence[HeldOut], exams: Sequence[Examinati
     bits = [place.bits_per_byte(model, "test", most) for place in where]
     items = [exam.ask(model).corrected for exam in exams]
     return Measured(float(np.mean(bits)), np.concatenate(items) if items else None)
-
-
-def with_knobs_of(config: ModelConfig, model: Decoder) -> Decoder:
-    """The same weights, used as another configuration of their shape says."""
-    other = Decoder(config)
-    other.load_state_dict(model.state_dict())
-    return other.to(model.embedding.weight.device)
 
 
 def use_of_parts(held_out: HeldOut, model: Decoder) -> dict[str, float]:

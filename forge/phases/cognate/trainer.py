@@ -61,11 +61,14 @@ class CognateTrainer:
         return self._trainer.train_step(step, inputs, targets)
 
     def models(self) -> dict[Branch, Decoder]:
-        """Every stage's model on the CPU, by stage, once all are trained."""
+        """Every stage's model on the CPU, by stage, once all are trained; each with the knobs of the base.
+
+        The knobs of a branch are for its training: what is handed on is one architecture, to be merged.
+        """
         weights = {**self.finished, self.stage: self.model.state_dict()}
         found: dict[Branch, Decoder] = {}
         for stage in STAGES:
-            found[stage] = Decoder(self._shape(stage))
+            found[stage] = Decoder(self._config.model)
             found[stage].load_state_dict(weights[stage])
         return found
 
