@@ -371,7 +371,7 @@ class EvoMergeConfig(Settings):
     """Control: as many candidates drawn at random from the same space, at the price of as much time again."""
     eval_tokens: int = Field(16_384, ge=128)
     """Tokens of each corpus's dev split that a candidate is measured on."""
-    eval_items: int = Field(100, ge=1)
+    eval_items: int = Field(200, ge=1)
     """Questions of each task's dev split that a candidate is asked."""
     report_tokens: int = Field(131_072, ge=128)
     """Most tokens of each corpus's test split read for the report."""

@@ -23,7 +23,7 @@ from forge.executor import Executor, open_executor
 from forge.merge import Parents
 from forge.models.decoder import Decoder
 from forge.phases.evomerge import founders, report
-from forge.phases.evomerge.measure import Bench, Measures, Question, examiner, fill, fitness
+from forge.phases.evomerge.measure import Bench, Measures, Question, examiner, fill
 from forge.phases.evomerge.search import PARENT, RANDOM, Batch, Evolution, Search, by_fitness, diversity
 from forge.phases.evomerge.space import Space
 
@@ -135,7 +135,7 @@ class EvoMerge:
             config=bench.model,
             tokenizer=inputs[0].tokenizer,
             metrics={"test_bpb": measured[verdict.ships].bits_per_byte,
-                     "fitness": fitness(measured[verdict.ships].means)},
+                     "fitness": measured[verdict.ships].fitness},
             parents=shares(evolution, shipped),
             card={
                 "corpus": shards.info.model_dump(mode="json"),
@@ -175,8 +175,7 @@ class Ledger:
 
             def arrived(place: int, measures: Measures) -> None:
                 # At once, also where another is waited for: an interruption must not cost it.
-                means = measures.means
-                self._population.measured(keys[place], fitness(means), means)
+                self._population.measured(keys[place], measures.fitness, measures.means)
 
             questions = [Question(one.recipe) for one in missing.values()]
             self._results = self._executor.run(questions, arrived)

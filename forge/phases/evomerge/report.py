@@ -14,7 +14,7 @@ import numpy as np
 
 from forge.contract import Individual
 from forge.evals import Interval, paired_interval
-from forge.phases.evomerge.measure import ACCURACY, BITS, Measures, fitness
+from forge.phases.evomerge.measure import ACCURACY, BITS, Measures
 
 FITTEST, AVERAGE, PARENT, RANDOM, BASE = "fittest", "average", "parent", "random", "base"
 """What is measured on the test split."""
@@ -38,7 +38,7 @@ class Verdict:
 
 def decide(found: Mapping[str, Measures]) -> Verdict:
     """Which of the measured is handed on."""
-    fit = {name: fitness(measures.means) for name, measures in found.items()}
+    fit = {name: measures.fitness for name, measures in found.items()}
     best = FITTEST if fit[FITTEST] > fit[AVERAGE] else AVERAGE
     if fit[PARENT] > fit[best]:
         return Verdict(PARENT, "no merge was as fit on the test split as the best parent, which is handed on")
@@ -87,7 +87,7 @@ def figures(found: Mapping[str, Measures], verdict: Verdict) -> dict[str, Any]:
     return {
         "ships": verdict.ships,
         **{
-            name: {"fitness": fitness(measures.means), "bpb": measures.bits_per_byte, **measures.means}
+            name: {"fitness": measures.fitness, "bpb": measures.bits_per_byte, **measures.means}
             for name, measures in found.items()
         },
         "saved": {

@@ -50,6 +50,25 @@ def test_fitness_is_bounded(measures: dict[str, float], expected: float) -> None
     assert fitness(measures) == pytest.approx(expected)
 
 
+def by_mean(one: Measures) -> float:
+    """Fitness as it would be if luck counted."""
+    return fitness(one.means)
+
+
+def test_luck_in_guessing_is_no_fitness() -> None:
+    bits = np.ones(8)
+    generator = np.random.default_rng(0)
+    # Sixty questions that are guessed, chance taken off: half of them are -1 and half are 1.
+    guessed = [Measures({"bpb a": bits, "accuracy a": generator.choice([-1.0, 1.0], 60)}) for _ in range(100)]
+    luck, certain = (max(each) - 0.25 for each in (map(by_mean, guessed), (one.fitness for one in guessed)))
+    assert luck > 0.12
+    assert certain < 0.6 * luck
+    assert sum(one.fitness > 0.25 for one in guessed) < 10 < sum(by_mean(one) > 0.25 for one in guessed)
+    known = Measures({"bpb a": bits, "accuracy a": np.array([1.0] * 55 + [-1.0] * 5)})
+    assert known.fitness > 0.55
+    assert Measures({"bpb a": bits, "accuracy a": np.ones(60)}).fitness == 0.75
+
+
 def test_a_parent_measures_as_it_does_alone(bench: Bench, family: Family) -> None:
     shards = open_shards(bench.shards)
     assert shards is not None
