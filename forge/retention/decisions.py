@@ -15,7 +15,7 @@ from functools import cached_property
 
 from forge import units
 from forge.registry import LIVE, SessionRow, State
-from forge.retention.policy import DAY, GIGABYTE, GRACE_DAYS, SessionCleanupPolicy
+from forge.retention.policy import DAY, GIGABYTE, GRACE_DAYS, NEW_SECONDS, SessionCleanupPolicy
 from forge.retention.survey import RESUMED_FROM_CHECKPOINT, Subject, Survey
 
 
@@ -134,6 +134,9 @@ def protection(
         return "somebody holds its lease"
     if subject.exported:
         return "it is being exported"
+    # Whoever made it takes its lease as soon as torch is loaded. Either side of now: a plan may be older.
+    if session.state is State.CREATED and abs(now - session.created_at) < NEW_SECONDS:
+        return f"it was made less than {NEW_SECONDS / 60:g} minutes ago and may be about to run"
     if session.pinned:
         return "it is pinned"
     if tags := sorted(set(subject.row.tags) & set(policy.keep_tags)):

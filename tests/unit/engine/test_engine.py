@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from forge import durable
-from forge.config import read_frozen
+from forge import durable, retention
+from forge.config import SessionCleanupPolicy, read_frozen
 from forge.engine import Engine, HostedRun
 from forge.engine.engine import LIFE_SECONDS
 from forge.engine.lease import Lease
@@ -93,6 +93,19 @@ def test_what_fails_half_way_leaves_no_folder(engine: Engine, home: Home) -> Non
     with pytest.raises(RegistryError, match="needs a name"):
         engine.create(counting_config(), name="  ")
     assert list(home.sessions.iterdir()) == []
+
+
+def test_no_cleanup_comes_between_making_a_session_and_running_it(
+    engine: Engine, home: Home, train: threading.Event
+) -> None:
+    nothing = SessionCleanupPolicy(max_sessions_retained=0)
+    session_id, now = engine.create(counting_config()), time.time()
+    plan = retention.plan(home, engine.registry, nothing, now)
+    assert retention.execute(home, engine.registry, plan, actor="me", now=now).trashed == ()
+    run = engine.host(session_id)
+    train.set()
+    run.wait()
+    assert run.outcome is State.COMPLETED
 
 
 def test_a_full_disk_is_told_in_a_sentence(

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from forge.registry import LIVE, State
 from forge.retention import Plan, SessionCleanupPolicy, Subject, Survey, Verdict, decide
-from forge.retention.policy import DAY, GIGABYTE
+from forge.retention.policy import DAY, GIGABYTE, NEW_SECONDS
 from tests.unit.retention.conftest import ENDED, NOW, session_id, subject
 
 NONE = {"max_sessions_retained": None, "max_age_days": None, "max_failed_age_days": None}
@@ -138,6 +138,18 @@ def test_what_is_protected_stays_whatever_the_limits(kept: Subject, why: str) ->
     plan = decide(made(kept, subject(2)), HARSH, NOW)
     assert (plan.decisions[-1].verdict, plan.decisions[-1].reason) == (Verdict.KEEP, why)
     assert going(plan) == ["s2"]
+
+
+@pytest.mark.parametrize("seconds", [-NEW_SECONDS, -1.0, 0.0, NEW_SECONDS - 1, NEW_SECONDS])
+def test_what_was_just_made_waits_for_whoever_is_about_to_run_it(seconds: float) -> None:
+    new, live = subject(2, State.CREATED, seconds / DAY), subject(1, State.RUNNING)
+    session = new.session.model_copy(update={"created_at": NOW - seconds})
+    new = replace(new, row=new.row.model_copy(update={"session": session}))
+    # A live session ranks before it, so that it is one too many.
+    plan = decide(made(live, new), policy(max_sessions_retained=1), NOW)
+    fresh = abs(seconds) < NEW_SECONDS
+    assert going(plan) == ([] if fresh else ["s2"])
+    assert ("may be about to run" in reason(plan, 2)) is fresh
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from forge.retention import (
     undo,
     undo_all,
 )
+from forge.retention.policy import NEW_SECONDS
 from tests.unit.retention.conftest import ENDED, NOW, World, names, session_id, tree
 
 POLICY = SessionCleanupPolicy(max_sessions_retained=None, max_age_days=30)
@@ -143,6 +144,17 @@ def test_what_changed_since_the_plan_stays(world: World, change: str, why: str) 
     assert left.session.id == id
     assert why in reason
     assert (world.rows(id), tree(root)) == before
+
+
+def test_the_deleting_transaction_leaves_what_was_just_made(world: World) -> None:
+    id = world.add(1, State.CREATED, days=0)
+    policy = SessionCleanupPolicy(max_sessions_retained=0, max_age_days=None)
+    later = plan(world.home, world.registry, policy, NOW + NEW_SECONDS)
+    assert [d.session.id for d in later.to_trash] == [id]
+    ((_, why),) = carry_out(world, later, now=NOW + 5).skipped
+    assert why == "it was made less than 10 minutes ago and may be about to run"
+    assert world.states() == {id: State.CREATED}
+    assert [d.session.id for d in carry_out(world, later, now=NOW + NEW_SECONDS).trashed] == [id]
 
 
 def test_the_lease_is_held_until_the_folder_is_in_the_trash(
