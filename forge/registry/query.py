@@ -6,7 +6,8 @@ without bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -32,19 +33,30 @@ class Query(Generic[T]):
 
 def fetch(connection: Connection, query: Query[T]) -> list[T]:
     """All rows of a query."""
-    cursor = connection.execute(query.sql, query.params)
-    try:
-        rows = cursor.fetchall()
-    finally:
-        cursor.close()
+    with _told():
+        cursor = connection.execute(query.sql, query.params)
+        try:
+            rows = cursor.fetchall()
+        finally:
+            cursor.close()
     return _values(query, rows)
 
 
 async def afetch(connection: AsyncConnection, query: Query[T]) -> list[T]:
     """All rows of a query, read on the connection's own thread."""
     # One hop runs and exhausts the statement: a cancelled await cannot leave it open half-way.
-    rows = await connection.execute_fetchall(query.sql, query.params)
+    with _told():
+        rows = await connection.execute_fetchall(query.sql, query.params)
     return _values(query, [tuple(row) for row in rows])
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """A damaged schema makes the driver fail over the text of SQLite's own message."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise DatabaseError("malformed database schema") from error
 
 
 def _values(query: Query[T], rows: Sequence[tuple[Any, ...]]) -> list[T]:

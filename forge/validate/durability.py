@@ -178,7 +178,7 @@ def _build(home: Home) -> None:
     try:
         for name in (KEPT, GONE):
             session_id = engine.create(load_config("tiny"), name)
-            for state in (State.RUNNING, State.STOPPED if name == KEPT else State.COMPLETED):
+            for state in (State.RUNNING, State.STOPPED if name == KEPT else State.FAILED):
                 if state is not State.RUNNING:
                     for step in SAVED:
                         _save(engine, session_id, step)
@@ -193,7 +193,7 @@ def _enter(engine: Engine, session_id: str, state: State) -> None:
     phases = [run.phase for run in engine.registry.fetch(queries.phase_runs(session_id))]
 
     def enter(c: Connection) -> None:
-        for phase in phases if state is State.COMPLETED else [PHASE]:
+        for phase in phases if state is State.FAILED else [PHASE]:
             if phase != PHASE:
                 edits.set_phase_state(c, session_id, phase, State.RUNNING, now=now)
             edits.set_phase_state(c, session_id, phase, state, now=now)

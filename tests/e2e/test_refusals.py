@@ -71,7 +71,7 @@ def test_too_small_a_window_says_so_and_comes_back(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--start", "huge"], 4, ["huge", "presets are 25m, 25m-plain, tiny"]),
+        (["--start", "huge"], 4, ["huge", "presets are 25m, 25m-plain, "]),
         (["--start", "missing.yaml"], 4, ["missing.yaml"]),
         (["--start", "bad.yaml"], 3, ["bad.yaml", "learning_rat", "unknown key"]),
         (["no-such-otter"], 4, ["no-such-otter", "forge sessions"]),

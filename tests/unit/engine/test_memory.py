@@ -86,7 +86,7 @@ def test_below_one_the_phase_fails_with_what_was_tried_and_what_fits(
     assert rig.session.state is State.FAILED
     assert rig.session.error == (
         "out of memory on cpu with micro-batch 2, 1 of a batch of 4 sequences of 16 tokens. "
-        "A sequence of 8 tokens fits: take data.seq_len 8, or a smaller model."
+        "A sequence of 8 tokens fits: take data.seq_len 8, or a smaller model, or set gradient_checkpointing."
     )
     assert places(rig, "error") == [("pretrain", 0, "error")]
     assert "traceback" not in [line["kind"] for line in rig.log()]
