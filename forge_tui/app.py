@@ -188,7 +188,9 @@ class ForgeApp(Shell):
 
     def _reconcile_sometimes(self) -> None:
         session = self.snapshot.session
-        due = self._reconciled == 0 or (session is not None and self.context("").live and not self.hosted)
+        # An owner that is dead is shown as such before the record says so.
+        owned = session is not None and session.owner is not None
+        due = self._reconciled == 0 or (owned and not self.hosted)
         if self._engine is None or self._readonly or not due:
             return
         if self._clock() - self._reconciled >= RECONCILE_SECONDS:

@@ -150,7 +150,7 @@ class SessionFeed:
         await self._read_registry(True)
         session = self.snapshot.session
         if session is not None and self._is_abandoned():
-            dead = session.model_copy(update={"state": State.INTERRUPTED})
+            dead = session.model_copy(update={"state": State.INTERRUPTED, "lease": None})
             self.snapshot = replace(self.snapshot, session=dead)
         return True
 

@@ -87,6 +87,7 @@ def test_a_dead_owner_is_noticed_and_its_session_resumed(desk: Desk, hosting: Te
     second.wait_for("RUNNING")
     hosting.signal(signal.SIGKILL)
     second.wait_for("INTERRUPTED", "r goes on")
-    assert watch.session().state is State.INTERRUPTED
+    # It is shown at once, and written down a little later.
+    second.wait_until(lambda: watch.session().state is State.INTERRUPTED, "the record")
     second.press("r")
     second.wait_for("RUNNING", "in this program", "tok/s")

@@ -103,6 +103,8 @@ async def test_a_session_whose_owner_died_is_shown_as_interrupted(store: Store) 
         before = await store.registry.one(queries.session(FIRST))
     await feed.read(hosted=None)
     assert shown(feed) is State.INTERRUPTED
+    assert feed.snapshot.session is not None
+    assert not feed.snapshot.session.starting
     # It was only looked at.
     assert await store.registry.one(queries.session(FIRST)) == before
 
