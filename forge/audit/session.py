@@ -13,7 +13,7 @@ from forge import locks
 from forge.audit.findings import REPAIR, Audit, Kind
 from forge.audit.records import Records
 from forge.config import read_frozen
-from forge.engine import checkpoint, store
+from forge.engine import checkpoint
 from forge.errors import CheckpointError, ForgeError
 from forge.home import Home, SessionPaths
 from forge.registry import (
@@ -30,7 +30,7 @@ from forge.registry import (
     schema,
 )
 from forge.registry.migrate import inspect
-from forge.retention import orphans, steps, tidy
+from forge.retention import models, steps, tidy
 from forge.retention.reconcile import missing_model
 
 _REPAIRS = f'"{REPAIR}" puts it right'
@@ -130,9 +130,9 @@ def _check_model(paths: SessionPaths, session: SessionRow, row: ModelRow, result
         result.add(Kind.MODEL, where, "its folder is gone, and nothing says so", _REPAIRS)
         return
     try:
-        store.verify(folder)
+        models.verify(folder)
         found = sum(entry.stat().st_size for entry in folder.iterdir())
-    except store.UNREADABLE as error:
+    except models.UNREADABLE as error:
         result.add(Kind.MODEL, where, error, _COPY)
         return
     _check_bytes(where, found, row.bytes, result)
@@ -145,7 +145,8 @@ def _check_bytes(where: str, found: int, recorded: int, result: Audit) -> None:
 
 def _check_unrecorded(home: Home, paths: SessionPaths, says: tidy.Known, result: Audit) -> None:
     """What is on disk beside what is recorded; nobody is at work there."""
-    for path in tidy.garbage(paths, says):
+    loose = says.loose(paths)
+    for path in [*tidy.garbage(paths), *loose.half]:
         where = path.relative_to(home.root)
         result.add(Kind.LEFTOVER, where, "was left half done", f'"{REPAIR}" deletes it')
     for phase in says.phases:
@@ -153,8 +154,17 @@ def _check_unrecorded(home: Home, paths: SessionPaths, says: tidy.Known, result:
             if (phase, step) not in says.checkpoints:
                 where = _below(home, steps.step_folder(paths.checkpoints(phase), step))
                 result.add(Kind.CHECKPOINT, where, "has no record", _REPAIRS)
-    for path in orphans.unrecorded(paths, says.models, _completed(says)):
-        result.add(Kind.MODEL, _below(home, path), "has no record", _AGAIN)
+    for path, twin in loose.twins.items():
+        what = f"has no record, and is the same as model {twin}"
+        result.add(Kind.MODEL, _below(home, path), what, f'"{REPAIR}" deletes it')
+    for model in [whole for found in loose.back.values() for whole in found]:
+        result.add(Kind.MODEL, _below(home, model.path), "has no record", _REPAIRS)
+    for model in loose.aside:
+        what = "has no record, and its phase has other models"
+        result.add(Kind.MODEL, _below(home, model.path), what, f'"{REPAIR}" sets it aside')
+    for path in loose.foreign:
+        what = "has no record, and does not say what it is"
+        result.add(Kind.MODEL, _below(home, path), what, "look what it is, and move it away")
 
 
 def _completed(says: tidy.Known) -> set[str]:

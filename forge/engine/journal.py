@@ -11,7 +11,8 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from forge.engine import logfile
 from forge.engine.outbox import Outbox
@@ -47,10 +48,11 @@ class Journal:
         phase: str | None = None,
         step: int | None = None,
         level: str = "info",
+        report: Mapping[str, Any] | None = None,
     ) -> None:
-        """Record an event in both places."""
+        """Record an event in both places; the report of a phase in the log only: its row has it too."""
         now = self._clock()
-        self.line(kind, message, phase=phase, step=step, level=level, now=now)
+        self.line(kind, message, phase=phase, step=step, level=level, now=now, report=report)
         self._outbox.post(
             lambda c: edits.add_event(
                 c, self._session, kind=kind, message=message, now=now, phase=phase, step=step, level=level
@@ -66,10 +68,13 @@ class Journal:
         step: int | None = None,
         level: str = "info",
         now: float | None = None,
+        report: Mapping[str, Any] | None = None,
     ) -> None:
         """Append one line to the log only."""
         at = self._clock() if now is None else now
         entry = {"at": at, "level": level, "kind": kind, "phase": phase, "step": step, "message": message}
+        if report is not None:
+            entry["report"] = dict(report)
         with self._lock:
             self._lines.append(json.dumps(entry, ensure_ascii=True).encode() + b"\n")
             self._write()

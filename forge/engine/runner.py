@@ -13,7 +13,7 @@ from forge.contract import LoadedModel, Phase, PhaseResult
 from forge.engine.context import EngineContext, PhaseStopped
 from forge.engine.scope import RunScope
 from forge.engine.store import ModelStore
-from forge.errors import ForgeError
+from forge.errors import ForgeError, RegistryError
 from forge.registry import Connection, Heartbeat, PhaseRunRow, State, edits, queries
 
 
@@ -32,6 +32,8 @@ class Runner:
         """
         scope = self._scope
         self._begin()
+        for done in self._store.put_right():
+            scope.journal.line("adopted", done, level="warning")
         try:
             runs = self._phase_runs()
             for before, run in zip([None, *runs], runs, strict=False):
@@ -106,7 +108,19 @@ class Runner:
             edits.set_phase_state(c, scope.session_id, run.phase, State.COMPLETED, now=now, report=report)
 
         scope.outbox.write(record)
-        scope.journal.event("report", f"{run.phase} completed: {_one_line(report)}", phase=run.phase)
+        scope.journal.event(
+            "report", f"{run.phase} completed: {_one_line(report)}", phase=run.phase, report=report
+        )
+        self._clear_away(run.phase)
+
+    def _clear_away(self, phase: str) -> None:
+        """What killed attempts at a phase left was kept until here, as it might have been all there is."""
+        try:
+            self._store.put_right()
+        except (OSError, RegistryError) as error:
+            # The next look finds it again, and the models that count are safe.
+            text = f"what earlier attempts at {phase} left could not be cleared away: {error}"
+            self._scope.journal.event("tidy", text, phase=phase, level="warning")
 
 
 def make_phase(name: str, scope: RunScope) -> Phase:

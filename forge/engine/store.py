@@ -12,46 +12,20 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ulid import ULID
 
 from forge import durable
-from forge.config import ModelConfig
 from forge.contract import LoadedModel, ProducedModel
 from forge.errors import CheckpointError, ForgeError
-from forge.header import read_header
 from forge.home import SessionPaths, is_id
-from forge.reading import read_plain
-from forge.registry import ModelRow, Registry, queries
-from forge.retention import orphans
-from forge.retention.orphans import CARD
+from forge.registry import Connection, ModelRow, Registry, queries
+from forge.retention import orphans, restore
+from forge.retention.models import CARD, CONFIG, TOKENIZER, UNREADABLE, WEIGHTS, verify
+from forge.retention.sweep import ACTOR
+from forge.retention.tidy import Known, known
 
-WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError, ForgeError)
-"""What reading a model raises that is missing, cut short or of another shape."""
 _ALL = 1_000_000
-_MAX_JSON = 1 << 24
-
-
-def verify(folder: Path) -> dict[str, Any]:
-    """Check all of a model that can be checked without torch, in little memory; its card.
-
-    Raises:
-        CheckpointError: it is not what its card says.
-        Exception: anything about it is missing or cut short; `UNREADABLE` lists what.
-    """
-    card = json.loads(read_plain(folder / CARD, _MAX_JSON))
-    # Its header is compared with its length before anything else of it is read.
-    read_header(folder / WEIGHTS)
-    with (folder / WEIGHTS).open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != card["sha256"]:
-        raise CheckpointError(f"{folder / WEIGHTS} does not have the hash that its card says")
-    ModelConfig.model_validate_json(read_plain(folder / CONFIG, _MAX_JSON))
-    if not (folder / TOKENIZER).is_file():
-        raise CheckpointError(f"{folder / TOKENIZER} is missing")
-    return dict(card)
 
 
 def verified_folder(paths: SessionPaths, model_id: str) -> Path:
@@ -156,12 +130,26 @@ class ModelStore:
         return [self._load(row) for row in rows if row.id not in past]
 
     def remove_orphans(self, phase: str) -> list[str]:
-        """Delete models of a phase that was killed before the registry knew them; returns their names."""
-        gone = orphans.found(self._paths, {row.id for row in self._rows()}, {phase})
-        for entry in gone:
+        """Delete models that a killed attempt at a phase left half done; returns their names."""
+        left = orphans.half_done(self._paths, {row.id: row.name for row in self._rows()}, phase)
+        if left:
+            self._registry.write(lambda c: self._note(c, left))
+        for entry in left:
             orphans.remove(entry)
         durable.settle(self._paths.root)
-        return [entry.name for entry in gone]
+        return [entry.name for entry in left]
+
+    def put_right(self) -> list[str]:
+        """Record models that the registry has lost, and clear away those that are too many; what was done.
+
+        Whole models of a phase that is not completed stay: they may be the only ones until it is.
+        """
+        says = known(self._registry.fetch, self._session).get(self._session, Known())
+        return restore.put_right(self._registry.write, self._paths, says.loose(self._paths), actor=ACTOR)
+
+    def _note(self, c: Connection, left: Sequence[Path]) -> None:
+        for path in left:
+            restore.note_deletion(c, self._paths, path, "was left half done", actor=ACTOR, now=time.time())
 
     def _rows(self) -> list[ModelRow]:
         return self._registry.fetch(queries.models(self._session, _ALL))

@@ -87,10 +87,10 @@ def session_states() -> Query[tuple[str, State]]:
 
 
 def recorded_phases(session_id: str | None = None) -> Query[tuple[str, str, State]]:
-    """Session, phase and state of the latest attempt at every phase, of one session or of all."""
+    """Session, phase and state of the latest attempt at every phase, in order, of one session or of all."""
     sql = """SELECT session_id, phase, state FROM phase_run WHERE id IN
         (SELECT max(id) FROM phase_run WHERE (?1 IS NULL OR session_id = ?1) GROUP BY session_id, phase)
-        LIMIT ?2"""
+        ORDER BY session_id, position LIMIT ?2"""
     return Query(sql, [clean_or_none(session_id), MAX_LIMIT], lambda row: (row[0], row[1], State(row[2])))
 
 

@@ -19,7 +19,8 @@ from forge import durable, locks
 from forge.home import MARKER, SCRATCH, Home, SessionPaths, is_id
 from forge.registry import Connection, Query, Registry, State, cleanup
 from forge.registry.migrate import leftovers
-from forge.retention import folders, orphans, steps
+from forge.retention import orphans, restore, steps
+from forge.retention.orphans import Loose
 
 T = TypeVar("T")
 ACTOR = "reconcile"
@@ -27,7 +28,6 @@ SETTLED_SECONDS = 3600.0
 """What is younger may belong to a session that another process is just making."""
 _HALF_REPLACED = re.compile(r"\.settings\.yaml\.tmp-[0-9a-f]{32}")
 _HALF_CACHED = re.compile(r"\.[0-9a-f]{32}\.tmp-[0-9a-f]{8}")
-_GIVEN_UP = frozenset({State.RUNNING, State.PAUSED, State.STOPPED, State.INTERRUPTED, State.FAILED})
 
 
 @dataclass
@@ -39,6 +39,10 @@ class Known:
     """Phase and step."""
     models: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By id: name, and path below the session's folder."""
+
+    def loose(self, paths: SessionPaths) -> Loose:
+        """The models of the session that have no record."""
+        return orphans.look(paths, {model: name for model, (name, _) in self.models.items()}, self.phases)
 
 
 class Fetch(Protocol):
@@ -60,21 +64,15 @@ def known(fetch: Fetch, session_id: str | None = None) -> dict[str, Known]:
 
 
 def session_files(registry: Registry, paths: SessionPaths, session_id: str, says: Known) -> list[str]:
-    """Remove what was given up half done, and match the records of checkpoints; what was done."""
-    if not garbage(paths, says) and not _apart(paths, says):
+    """Remove what was given up half done, and match the records of checkpoints and models; what was done."""
+    if not garbage(paths) and not says.loose(paths).to_do and not _apart(paths, says):
         return []
     with locks.hold(paths.lease) as mine:
         if not mine:
             return []
         # Asked again: whoever had the lease until now may have done all of it.
         says = known(registry.fetch, session_id).get(session_id, Known())
-        left = garbage(paths, says)
-        if left:
-            sizes = [(path, _size(path)) for path in left]
-            registry.write(lambda c: _note(c, paths, session_id, sizes))
-        for path in left:
-            _remove(path)
-        done = [f"{path.relative_to(paths.root.parent)} was half done and is deleted" for path in left]
+        done = _discard(registry, paths)
         if _apart(paths, says):
             gone = registry.write(lambda c: _match(c, paths, session_id, says.phases))
             done.append(f"the records of the checkpoints of {paths.root.name} are those of its files again")
@@ -82,7 +80,16 @@ def session_files(registry: Registry, paths: SessionPaths, session_id: str, says
                 f"checkpoint {which} of {paths.root.name} is gone, and now its record is too"
                 for which in gone
             ]
-        return done
+        return done + restore.put_right(registry.write, paths, says.loose(paths), actor=ACTOR)
+
+
+def _discard(registry: Registry, paths: SessionPaths) -> list[str]:
+    left, now = garbage(paths), time.time()
+    if left:
+        registry.write(lambda c: _note(c, paths, left, now))
+    for path in left:
+        durable.discard_tree(path)
+    return [f"{path.relative_to(paths.root.parent)} was half done and is deleted" for path in left]
 
 
 def home_files(home: Home, now: float) -> list[str]:
@@ -98,14 +105,13 @@ def home_files(home: Home, now: float) -> list[str]:
     return [f"{path.relative_to(home.root)} was half done and is deleted" for path in left]
 
 
-def garbage(paths: SessionPaths, says: Known) -> list[Path]:
-    """What was given up half done in a session's folder, if nobody is at work there."""
+def garbage(paths: SessionPaths) -> list[Path]:
+    """What beside models was given up half done in a session's folder, if nobody is at work there."""
     left = leftovers(paths.metrics)
     checkpoints = paths.root / "checkpoints"
     if checkpoints.is_dir() and not checkpoints.is_symlink():
         left += [path for folder in sorted(checkpoints.iterdir()) for path in steps.leftovers(folder)]
-    given_up = {phase for phase, state in says.phases.items() if state in _GIVEN_UP}
-    return left + orphans.found(paths, says.models, given_up)
+    return left
 
 
 def cache_lock(home: Home, path: Path) -> Path:
@@ -152,24 +158,9 @@ def half_cached(cache: Path) -> list[Path]:
     return sorted(entry for entry in cache.iterdir() if _HALF_CACHED.fullmatch(entry.name))
 
 
-def _remove(path: Path) -> None:
-    if path.parent.name == "models":
-        orphans.remove(path)
-    else:
-        durable.discard_tree(path)
-
-
-def _size(path: Path) -> int:
-    return folders.measure(path).bytes if path.is_dir() else path.lstat().st_size
-
-
-def _note(c: Connection, paths: SessionPaths, session_id: str, left: list[tuple[Path, int]]) -> None:
-    """Written before it is done: what is deleted has its record in any case."""
-    for path, size in left:
-        cleanup.add_deletion(
-            c, session_id, f"{path.name} was left half done", actor=ACTOR, action="tidy", now=time.time(),
-            path=str(path.relative_to(paths.root)), bytes=size,
-        )  # fmt: skip
+def _note(c: Connection, paths: SessionPaths, left: list[Path], now: float) -> None:
+    for path in left:
+        restore.note_deletion(c, paths, path, "was left half done", actor=ACTOR, now=now)
 
 
 def _apart(paths: SessionPaths, says: Known) -> bool:

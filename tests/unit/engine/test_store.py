@@ -14,7 +14,7 @@ from forge.contract import ProducedModel
 from forge.engine.store import ModelStore, verified_folder
 from forge.errors import CheckpointError, ForgeError
 from forge.models.decoder import Decoder
-from forge.registry import ModelRow, edits, queries
+from forge.registry import ModelRow, cleanup, edits, queries
 from forge.validate.disk import Disk
 from tests.unit.engine.rig import PICO, Rig
 
@@ -123,19 +123,25 @@ def test_a_completed_phase_without_models_is_said_so(store: ModelStore) -> None:
         store.load("pretrain")
 
 
-def test_only_orphans_of_the_phase_are_deleted(
+def test_only_what_is_half_done_of_the_phase_is_deleted_and_written_down(
     store: ModelStore, rig: Rig, produced: ProducedModel, tmp_path: Path
 ) -> None:
     known = record(rig, store.save("pretrain", produced))
-    orphan = store.save("pretrain", produced)
+    whole, damaged = (store.save("pretrain", produced) for _ in range(2))
     other = store.save("forging", produced)
+    for row in (damaged, other):
+        (rig.paths.model(row.id) / "model.safetensors").write_bytes(b"cut")
     models = rig.paths.root / "models"
     (models / f"{HALF}.tmp").mkdir()
     (models / "notes").mkdir()
     (tmp_path / "precious").mkdir()
     (models / "link").symlink_to(tmp_path / "precious")
-    assert sorted(store.remove_orphans("pretrain")) == sorted([orphan.id, f"{HALF}.tmp"])
-    assert {entry.name for entry in models.iterdir()} == {known.id, other.id, "notes", "link"}
+    assert sorted(store.remove_orphans("pretrain")) == sorted([damaged.id, f"{HALF}.tmp"])
+    assert {entry.name for entry in models.iterdir()} == {known.id, whole.id, other.id, "notes", "link"}
+    rows = rig.registry.fetch(cleanup.audit(10, rig.session_id))
+    assert {(row.action, row.path) for row in rows} == {
+        ("tidy", f"sessions/{rig.session_id}/models/{name}") for name in (damaged.id, f"{HALF}.tmp")
+    }
 
 
 def test_without_models_there_are_no_orphans(store: ModelStore) -> None:
