@@ -80,7 +80,7 @@ class DashboardScreen(MainScreen):
     def _lay_out(self) -> None:
         """Which panes there are depends on what there is to show."""
         self.set_class(self._snapshot.session is None, "-empty")
-        self.set_class(bool(figures.reports(self._snapshot)), "-report")
+        self.set_class(bool(figures.reports(self._snapshot) or self._snapshot.population), "-table")
 
     def redraw(self) -> None:
         """Bring every visible pane up to date."""
