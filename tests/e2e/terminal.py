@@ -44,6 +44,23 @@ _UNFINISHED = re.compile(rb"\x1b(\[[<=>?0-9; ]*)?\Z")
 Modes = list[Any]
 
 
+class Picture(pyte.Screen):
+    """As a real terminal does, it passes over an erasure that there is not.
+
+    What a killed program has left half sent may become one together with what the next program sends.
+    """
+
+    def erase_in_line(self, how: int = 0, private: bool = False) -> None:
+        """See pyte."""
+        if how in (0, 1, 2):
+            super().erase_in_line(how, private)
+
+    def erase_in_display(self, how: int = 0, *args: int, **options: bool) -> None:
+        """See pyte."""
+        if how in (0, 1, 2, 3):
+            super().erase_in_display(how, *args, **options)
+
+
 class Terminal:
     """One pseudo-terminal with one program in it; made by `Desk.open`."""
 
@@ -55,7 +72,7 @@ class Terminal:
         self._desk = desk
         self._what = " ".join(command)
         # pyte has no alternate screen: it is a second one here.
-        self._screens = {False: pyte.Screen(columns, rows), True: pyte.Screen(columns, rows)}
+        self._screens = {shown: Picture(columns, rows) for shown in (False, True)}
         self._screen = self._screens[False]
         self._stream = pyte.ByteStream(self._screen)
         self._pending = b""

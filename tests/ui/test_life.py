@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import pyte
 import pytest
 
 from forge.home import Home
@@ -20,7 +21,7 @@ from forge_tui.life import Guard
 from forge_tui.ports import CLOSED
 from forge_tui.terminal import Terminal as OwnTerminal
 from tests.conftest import ROOT
-from tests.e2e.terminal import PATIENCE, Desk, Terminal
+from tests.e2e.terminal import PATIENCE, Desk, Picture, Terminal
 from tests.ui import homes
 from tests.ui.seed import FIRST, FakeEngine
 
@@ -558,6 +559,12 @@ def test_after_a_kill_the_next_start_puts_the_terminal_right_and_says_how(
     assert "odd here (a forge-tui was killed before), type: reset" in screen.said.rpartition("stty sane")[2]
     assert screen.restored
     assert list(run.home.screens.iterdir()) == []
+
+
+def test_half_a_sequence_of_a_killed_screen_is_passed_over() -> None:
+    picture = Picture(10, 1)
+    pyte.ByteStream(picture).feed(b"kept\x1b[38;5" + b"\x1b[K" + b"\x1b[38K" + b"\x1b[38J")
+    assert picture.display[0].startswith("kept")
 
 
 def test_after_a_clean_end_nothing_is_said(twice: tuple[Hosted, Terminal]) -> None:
