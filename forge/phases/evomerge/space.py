@@ -22,8 +22,6 @@ Document = dict[str, Any]
 PARAMETERS = 2
 """Of a model in a group: weight and density."""
 LEAST_DENSITY = 0.05
-OUTSIDE = None
-"""Filter of the last group: everything that no other filter takes."""
 
 
 @dataclass(frozen=True)
